@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reaper
+
+import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Command is a program to start. It becomes the leader of a process group of
+// its own, with an empty signal mask and default dispositions.
+type Command struct {
+	Path string   // the executable; nothing is looked up
+	Args []string // argv, with the name as the first
+	Env  []string // the whole environment
+	Dir  string   // empty: ours
+	// Files are the child's descriptors 0, 1, 2, …; nothing else is inherited.
+	Files []uintptr
+	Cred  *syscall.Credential // nil: ours
+	// Foreground makes the process group the foreground group of the terminal
+	// at our descriptor 0, which must be our controlling terminal.
+	Foreground bool
+}
+
+// forkExec starts the command. It goes past package os on purpose: that checks
+// for pidfd support with a clone of its own and would want to do the waiting.
+func (c *Command) forkExec() (pid int, err error) {
+	attr := &syscall.ProcAttr{
+		Dir:   c.Dir,
+		Env:   c.Env,
+		Files: c.Files,
+		Sys:   &syscall.SysProcAttr{Setpgid: true, Credential: c.Cred, Foreground: c.Foreground},
+	}
+	err = withEmptyMask(func() (err error) {
+		pid, err = syscall.ForkExec(c.Path, c.Args, attr)
+		return err
+	})
+	return pid, err
+}
+
+// Replace executes the command in place of this program (same pid), with the
+// signal mask and the dispositions that a started child gets. It returns only
+// on failure. Files, Cred and Foreground are not used. The caller has made sure
+// that nothing is running which would need a reaper.
+func Replace(c Command) error {
+	if c.Dir != "" {
+		if err := syscall.Chdir(c.Dir); err != nil {
+			return err
+		}
+	}
+	// It survives execve, and the program might not reap.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	return withEmptyMask(func() error { return syscall.Exec(c.Path, c.Args, c.Env) })
+}
+
+// withEmptyMask calls f on a thread that blocks no signal: a forked child gets
+// the mask of the thread that forks, and Go unblocks only some of the signals
+// that it was started with.
+func withEmptyMask(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var empty, old unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &empty, &old); err != nil {
+		return f()
+	}
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
+	return f()
+}
+
+// ResetIgnored gives the default disposition back to the signals that we were
+// started with as ignored, so that children do not inherit that. The Go runtime
+// resets those that it handles; these are the ones it leaves alone. Call it
+// before the first Start and before any signal.Notify.
+func ResetIgnored() {
+	for _, sig := range []syscall.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU,
+	} {
+		resetIfIgnored(sig)
+	}
+}
+
+// kernelSigaction is large enough for struct sigaction of rt_sigaction(2) on
+// every architecture; the handler is its first word, and all zero is SIG_DFL.
+type kernelSigaction struct {
+	handler uintptr
+	_       [7]uintptr
+}
+
+func resetIfIgnored(sig syscall.Signal) {
+	const (
+		sigIgn     = 1
+		sigsetSize = 8
+	)
+	var old, dfl kernelSigaction
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&old)), sigsetSize, 0, 0)
+	if errno != 0 || old.handler != sigIgn {
+		return
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&dfl)), 0, sigsetSize, 0, 0)
+}
