@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+
+GO    ?= go
+IMAGE ?= cleanimg-init
+# The tools are pinned in a module file of their own, so that go.mod names
+# only what is in the product.
+TOOL   = $(GO) tool -modfile=.ci/tools.mod
+
+# What lies under a folder with a leading dot is no part of "./...".
+CI_PACKAGES = ./.ci/testreport
+
+.DEFAULT_GOAL := help
+.PHONY: help build test lint bench demo image fmt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## static binaries of every command, in bin/
+	CGO_ENABLED=0 $(GO) build -buildmode=exe -trimpath -buildvcs=auto -ldflags "-s -w" -o bin/ ./cmd/...
+
+# -count=1: the tests run binaries and containers that the test cache does not
+# know of, so that a cached result could be an old one.
+test: build ## everything this machine can run, and a list of what it could not
+	$(GO) run ./.ci/testreport -race -count=1 -timeout=9m ./... $(CI_PACKAGES)
+
+lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
+	@files=$$($(TOOL) gofumpt -l .) && test -z "$$files" || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+	$(GO) vet ./... $(CI_PACKAGES)
+	$(TOOL) staticcheck ./... $(CI_PACKAGES)
+	$(GO) mod tidy -diff
+	.ci/vulncheck ./...
+
+bench: ## measure start, exit, signals and reaping beside tini and dumb-init
+	$(GO) run ./integration/bench
+
+demo: build ## hooks before a command as PID 1, probes, a graceful stop: under 15 seconds
+	$(GO) run ./examples/demo
+
+image: ## the container image, with the Docker Engine
+	docker build -t $(IMAGE) .
+
+fmt: ## format every Go file
+	$(TOOL) gofumpt -w .
+
+clean: ## remove what the other targets made
+	rm -rf bin
