@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package report is what cleanimg-init knows about its own run: the data, its
+// JSON form, the text of the termination message, and the removal of secrets
+// from anything that is shown to people.
+//
+// There is one writer, the supervisor. It changes a [Report] of its own and
+// publishes the result of [Report.Clone]; a published report is never changed
+// again, so that any number of probes may read it without a lock.
+//
+// The package imports nothing of ours and only small parts of the standard
+// library, because it is linked into PID 1.
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Version is the version of the JSON form. It grows when a field changes its
+// meaning or goes away, not when one is added.
+const Version = 1
+
+// Phase is where a run stands.
+type Phase string
+
+// The phases, in the order in which a run passes through them. Any of them
+// may be followed at once by Stopping, and Stopping by Ended.
+const (
+	Starting Phase = "starting" // settings are read, nothing was run
+	Hooks    Phase = "hooks"    // hooks are running
+	Running  Phase = "running"  // the command is running
+	Draining Phase = "draining" // a stop signal came, the command has not been told yet
+	Stopping Phase = "stopping" // processes are being ended, stop hooks run
+	Ended    Phase = "ended"    // everything is over, we are about to exit
+)
+
+// Result is how a [Step] stands or ended.
+type Result string
+
+// The results.
+const (
+	ResultPending    Result = "pending"
+	ResultRunning    Result = "running"
+	ResultOK         Result = "ok"
+	ResultFailed     Result = "failed"
+	ResultTimeout    Result = "timeout"
+	ResultKilled     Result = "killed"
+	ResultCanceled   Result = "canceled"    // ended because a sibling failed or a stop signal came
+	ResultContinued  Result = "continued"   // failed, and its step file says onFailure: continue
+	ResultNotStarted Result = "not-started" // the run ended before its turn
+)
+
+// Kind says when a [Step] runs.
+type Kind string
+
+// The kinds.
+const (
+	KindHook Kind = "hook" // before the command
+	KindStop Kind = "stop" // at the end
+)
+
+// Report is the state of a run. Fields that do not apply yet are absent from
+// its JSON. It holds no output, no arguments and no environment.
+type Report struct {
+	Version   int            `json:"version"`
+	Phase     Phase          `json:"phase"`
+	Instance  string         `json:"instance,omitempty"` // opaque id of the container
+	StartedAt time.Time      `json:"started_at,omitzero"`
+	EndedAt   time.Time      `json:"ended_at,omitzero"`
+	Started   bool           `json:"started"` // the command was started; stays true
+	Steps     []Step         `json:"steps"`   // in the order in which they run
+	Skipped   []string       `json:"skipped,omitempty"`
+	Command   *Command       `json:"command,omitempty"`
+	Failure   *Failure       `json:"failure,omitempty"` // the first one, the reason for the exit code
+	Signals   map[string]int `json:"signals,omitempty"` // received, by name without SIG
+	Reaped    int            `json:"reaped"`            // orphans collected
+	ExitCode  *int           `json:"exit_code,omitempty"`
+}
+
+// Step is one hook or stop hook.
+type Step struct {
+	Name           string    `json:"name"`
+	Kind           Kind      `json:"kind"`
+	Stage          int       `json:"stage"` // steps of one stage run together
+	Result         Result    `json:"result"`
+	Attempts       int       `json:"attempts,omitempty"`
+	StartedAt      time.Time `json:"started_at,omitzero"` // of the first try
+	EndedAt        time.Time `json:"ended_at,omitzero"`   // of the last one
+	Seconds        float64   `json:"seconds,omitempty"`   // all tries and the waits between them
+	Code           *int      `json:"code,omitempty"`      // of the last try
+	Reason         string    `json:"reason,omitempty"`    // short, without output
+	TimeoutSeconds float64   `json:"timeout_seconds,omitempty"`
+	CPUSeconds     float64   `json:"cpu_seconds,omitempty"`
+	MaxRSSBytes    int64     `json:"max_rss_bytes,omitempty"`
+}
+
+// Command is the real command. Name is the base name of the program: its
+// arguments may hold secrets and stay out.
+type Command struct {
+	Name      string    `json:"name"`
+	PID       int       `json:"pid,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Code      *int      `json:"code,omitempty"`
+}
+
+// Clone returns a copy that shares nothing changeable with r. The copy of nil
+// is nil.
+func (r *Report) Clone() *Report {
+	if r == nil {
+		return nil
+	}
+	c := *r
+	c.Steps = slices.Clone(r.Steps)
+	for i := range c.Steps {
+		c.Steps[i].Code = clone(c.Steps[i].Code)
+	}
+	c.Skipped = slices.Clone(r.Skipped)
+	c.Signals = maps.Clone(r.Signals)
+	c.ExitCode = clone(r.ExitCode)
+	c.Command = clone(r.Command)
+	if c.Command != nil {
+		c.Command.Code = clone(c.Command.Code)
+	}
+	c.Failure = clone(r.Failure)
+	if c.Failure != nil {
+		c.Failure.Stderr = bytes.Clone(c.Failure.Stderr)
+	}
+	return &c
+}
+
+// JSON returns the report as one line of JSON with a newline at its end. It
+// always returns a valid document: for a report that JSON cannot express
+// (seconds that are not a number) one with the phase and the error.
+func (r *Report) JSON() []byte {
+	if r == nil {
+		r = &Report{Version: Version, Phase: Starting}
+	}
+	c := *r // only to replace nil: readers are promised an array
+	if c.Steps == nil {
+		c.Steps = []Step{}
+	}
+	b, err := encode(&c)
+	if err != nil {
+		b, _ = encode(map[string]any{"version": c.Version, "phase": c.Phase, "error": err.Error()})
+	}
+	return b
+}
+
+// encode is json.Marshal without its escaping of <, > and &, which the readers
+// of a log or of curl's output would have to undo.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
