@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestDockerImage builds the project's Dockerfile as it is, with both of
+// Docker's builders, and uses the image in the two ways that it is for.
+func TestDockerImage(t *testing.T) {
+	needDocker(t, "/bin/busybox")
+	t.Parallel()
+	golangImage(t)
+
+	for _, builder := range []struct{ name, buildkit string }{{"classic", "0"}, {"buildkit", "1"}} {
+		t.Run(builder.name, func(t *testing.T) {
+			image := "cleanimg-init-test/" + labName(t)
+			dockerBuild(t, builder.buildkit, image, "..")
+
+			t.Run("config", func(t *testing.T) { checkImageConfig(t, image) })
+			t.Run("run", func(t *testing.T) {
+				c := startContainer(t, image, nil, "/usr/local/bin/cleanimg-init", "--version")
+				assert.Equal(t, 0, c.wait())
+			})
+			t.Run("copy from", func(t *testing.T) {
+				dir := t.TempDir()
+				dockerfile := "FROM scratch\n" +
+					"COPY --from=" + image + " /usr/local/bin/cleanimg-init /usr/local/bin/\n" +
+					"COPY testprog /bin/\n" +
+					`ENTRYPOINT ["/usr/local/bin/cleanimg-init", "--"]` + "\n" +
+					`CMD ["/bin/testprog", "exit", "21"]` + "\n"
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644))
+				require.NoError(t, os.Link(testprogPath, filepath.Join(dir, "testprog")))
+				app := image + "-app"
+				dockerBuild(t, builder.buildkit, app, dir)
+				assert.Equal(t, 21, startContainer(t, app, nil).wait())
+			})
+		})
+	}
+}
+
+func checkImageConfig(t *testing.T, image string) {
+	for field, want := range map[string]string{
+		"{{.Config.User}}":            "65532:65532",
+		"{{json .Config.Entrypoint}}": `["/usr/local/bin/cleanimg-init"]`,
+		"{{.Config.StopSignal}}":      "SIGTERM",
+		`{{index .Config.Labels "org.opencontainers.image.licenses"}}`: "Apache-2.0",
+	} {
+		assert.Equal(t, want, docker(t, "inspect", "--format", field, image), field)
+	}
+	size, err := strconv.Atoi(docker(t, "inspect", "--format", "{{.Size}}", image))
+	require.NoError(t, err)
+	assert.Less(t, size, 60_000_000, "bytes")
+}
+
+// dockerBuild builds with the first client in PATH that has the builder: one
+// without the buildx plugin has the classic one only.
+func dockerBuild(t *testing.T, buildkit, image, dir string) {
+	t.Helper()
+	var out []byte
+	for _, client := range dockerClients() {
+		cmd := exec.Command(client, "build", "--label", labLabel+"=1", "--tag", image, dir)
+		cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT="+buildkit)
+		var err error
+		out, err = cmd.CombinedOutput()
+		if err == nil {
+			t.Cleanup(func() { dockerTry("rmi", "--force", image) })
+			return
+		}
+		require.Contains(t, string(out), "buildx", "%s build, DOCKER_BUILDKIT=%s: %s", client, buildkit, out)
+	}
+	t.Skipf("no docker client has BuildKit: %s", strings.TrimSpace(string(out)))
+}
+
+func dockerClients() (found []string) {
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if p, err := exec.LookPath(filepath.Join(dir, "docker")); err == nil {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// golangImage provides the image golang:1.26 that the Dockerfile starts from.
+// One that is there already is used as it is. Else it is made for this test:
+// the Go installation and the module cache of this machine with a busybox, so
+// that a build needs no network.
+func golangImage(t *testing.T) {
+	t.Helper()
+	const name = "golang:1.26"
+	if out, code := dockerTry("inspect", "--format", `{{index .Config.Labels "`+labLabel+`"}}`, name); code == 0 && out != "1" {
+		t.Logf("using the image %s that is here", name)
+		return
+	}
+
+	// The classic builder leaves the build stage behind without a name. It has
+	// our label from the base image.
+	t.Cleanup(func() { dockerTry("image", "prune", "--force", "--filter", "label="+labLabel) })
+	r := newImageRoot(t)
+	r.copy("/bin/busybox", "/bin/busybox")
+	r.link("/bin/sh", "busybox")
+	r.dir("/tmp", 0o1777, 0)
+	r.dir("/root", 0o700, 0)
+	r.tree(goEnv(t, "GOROOT"), "/usr/local/go", func(name string, dir bool) bool {
+		base := filepath.Base(name)
+		return dir && (base == "testdata" || name == "test" || name == "api" || name == "doc") || strings.HasSuffix(base, "_test.go")
+	})
+	r.tree(moduleDownloads(t), "/modules", nil)
+	r.imageNamed(name, "ENV PATH=/usr/local/go/bin:/bin", "ENV GOTOOLCHAIN=local", "ENV GOPROXY=file:///modules", "ENV GOSUMDB=off")
+}
+
+// moduleDownloads makes a folder with what "go mod download" needs, in the
+// form of a module proxy.
+func moduleDownloads(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "mod", "download", "-modcacherw")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "GOMODCACHE="+dir, "GOPROXY=file://"+goEnv(t, "GOMODCACHE")+"/cache/download,"+goEnv(t, "GOPROXY"))
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	downloads := filepath.Join(dir, "cache", "download")
+	if _, err := os.Stat(downloads); errors.Is(err, fs.ErrNotExist) {
+		require.NoError(t, os.MkdirAll(downloads, 0o755)) // no dependency at all
+	}
+	return downloads
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	require.NoError(t, err)
+	return strings.TrimSpace(string(out))
+}
