@@ -34,7 +34,7 @@ bench: ## measure start, exit, signals and reaping beside tini and dumb-init
 	$(GO) run ./integration/bench
 
 demo: build ## hooks before a command as PID 1, probes, a graceful stop: under 15 seconds
-	$(GO) run ./examples/demo
+	CGO_ENABLED=0 $(GO) run ./examples/demo
 
 image: ## the container image, with the Docker Engine
 	docker build -t $(IMAGE) .
