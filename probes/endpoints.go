@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probes
+
+import (
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+)
+
+// Endpoints serves the paths of a run. It calls snapshot for each request; the
+// report that it returns is only read. Nil means that nothing has happened
+// yet.
+//
+//	/health/startup /startupz           200 once the command was started, for ever after
+//	/health/live    /livez    /healthz  200
+//	/health/ready   /readyz             200 while the command runs and is not asked to stop
+//	/status                             the report
+//
+// What is not 200 is 503, or after a failure the status of its cause. The
+// bodies are small JSON without output, arguments or environment: the port is
+// open to the whole cluster.
+func Endpoints(snapshot func() *report.Report) Handler {
+	return func(path string) Response {
+		var answer func(*report.Report) Response
+		switch path {
+		case "/health/startup", "/startupz":
+			answer = startup
+		case "/health/live", "/livez", "/healthz":
+			answer = live
+		case "/health/ready", "/readyz":
+			answer = ready
+		case "/status":
+			answer = status
+		default:
+			return Response{Status: 404, Body: appendError(nil, "no such path; there are /health/startup, /health/live, /health/ready and /status")}
+		}
+		r := snapshot()
+		if r == nil {
+			r = &report.Report{Version: report.Version, Phase: report.Starting}
+		}
+		return answer(r)
+	}
+}
+
+func startup(r *report.Report) Response {
+	switch {
+	case r.Started:
+		return passed(r)
+	case r.Failure != nil:
+		return failed(r)
+	default:
+		return unavailable(r)
+	}
+}
+
+// live is 200 whatever the hooks do: to kill the container because one of them
+// takes long is not what a liveness probe is for. They have their timeouts.
+func live(r *report.Report) Response { return passed(r) }
+
+func ready(r *report.Report) Response {
+	switch {
+	case r.Failure != nil:
+		return failed(r)
+	case r.Started && r.Phase == report.Running:
+		return passed(r)
+	default:
+		return unavailable(r)
+	}
+}
+
+func status(r *report.Report) Response { return Response{Status: 200, Body: r.JSON()} }
+
+// passed says that there is no check, so that nobody takes a 200 for the word
+// of the application.
+func passed(r *report.Report) Response {
+	b := appendPhase(nil, "ok", r)
+	return Response{Status: 200, Body: append(b, `,"check":"none"}`+"\n"...)}
+}
+
+func unavailable(r *report.Report) Response {
+	b := appendPhase(nil, "unavailable", r)
+	b = appendString(append(b, `,"reason":`...), why(r))
+	return Response{Status: 503, Body: append(b, "}\n"...)}
+}
+
+func failed(r *report.Report) Response {
+	b := appendPhase(nil, "failed", r)
+	if r.Failure.Step != "" {
+		b = appendString(append(b, `,"step":`...), r.Failure.Step)
+	}
+	b = appendString(append(b, `,"cause":`...), string(r.Failure.Cause))
+	b = strconv.AppendInt(append(b, `,"code":`...), int64(r.Failure.Code), 10)
+	b = appendString(append(b, `,"reason":`...), r.Failure.Summary())
+	return Response{Status: r.Failure.Cause.HTTPStatus(), Body: append(b, "}\n"...)}
+}
+
+// why returns the reason for a 503.
+func why(r *report.Report) string {
+	switch r.Phase {
+	case report.Starting:
+		return "starting"
+	case report.Hooks:
+		return whichStep(r)
+	case report.Running:
+		return "the command has not been started yet"
+	case report.Draining:
+		return "a stop signal was received"
+	case report.Ended:
+		return "the run has ended"
+	default:
+		return "stopping"
+	}
+}
+
+func whichStep(r *report.Report) string {
+	first, n := "", 0
+	for i := range r.Steps {
+		if r.Steps[i].Result == report.ResultRunning {
+			if n++; n == 1 {
+				first = r.Steps[i].Name
+			}
+		}
+	}
+	switch n {
+	case 0:
+		return "between two steps"
+	case 1:
+		return "step " + first + " is running"
+	default:
+		return "step " + first + " and " + strconv.Itoa(n-1) + " more are running"
+	}
+}
+
+func appendPhase(b []byte, status string, r *report.Report) []byte {
+	b = append(b, `{"status":"`...)
+	b = append(b, status...)
+	return appendString(append(b, `","phase":`...), string(r.Phase))
+}
+
+func appendError(b []byte, reason string) []byte {
+	b = appendString(append(b, `{"status":"error","reason":`...), reason)
+	return append(b, "}\n"...)
+}
+
+// appendString adds s as a JSON string. A step's name is a file's, which may
+// be any bytes.
+func appendString(b []byte, s string) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < ' ' || r == 0x7f:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			b = utf8.AppendRune(b, r) // U+FFFD for a byte that is not UTF-8
+		}
+	}
+	return append(b, '"')
+}
