@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command cleanimg-init is the entrypoint of a container image without a shell:
+// as PID 1 it runs the hooks, then the real command, passes signals on, reaps
+// zombies, answers probes and ends the whole process tree gracefully.
+//
+// See --help for the options, the settings and the exit codes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/supervisor"
+)
+
+// version is set when a release is linked.
+var version = "dev"
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// run is the program without the process around it. It returns the exit code:
+// the command's, or one of ours.
+func run(args, environ []string, stdout, stderr io.Writer) int {
+	o, err := parseOptions(args)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	switch o.verb {
+	case verbHelp:
+		printHelp(stdout)
+		return 0
+	case verbVersion:
+		fmt.Fprintf(stdout, "cleanimg-init %s\n", describeVersion())
+		return 0
+	case verbInstall:
+		if err := install(o.rest[0], o.rest[1:], stdout); err != nil {
+			return fail(stderr, err)
+		}
+		return 0
+	}
+	cfg, warnings, err := supervisor.ParseConfig(environ, o.settings, o.flags, o.rest)
+	if err != nil {
+		return refuse(cfg, stderr, err)
+	}
+	switch o.verb {
+	case verbCheck:
+		for _, name := range warnings {
+			fmt.Fprintf(stderr, "cleanimg-init: warning: unknown variable %s, it does nothing: see --help\n", name)
+		}
+		return supervisor.Check(cfg, environ, stdout, stderr)
+	case verbProbe:
+		return probe(cfg, o.probe, stdout, stderr)
+	}
+	ownRuntime(environ)
+	return supervisor.Run(cfg, supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Stderr: 2})
+}
+
+// probe asks the running instance of this container, and returns 0 or 1.
+func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
+	if cfg.HTTPListen == "off" {
+		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %s_HTTP_LISTEN is off, so there is nobody to ask\n", name, supervisor.Prefix)
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	status, body, err := probes.Ask(ctx, cfg.HTTPListen, "/health/"+name, probes.InstanceID())
+	if err != nil {
+		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %v\n", name, err)
+		return 1
+	}
+	fmt.Fprintf(stdout, "%d %s\n", status, body)
+	if status != 200 {
+		return 1
+	}
+	return 0
+}
+
+func fail(stderr io.Writer, err error) int {
+	supervisor.PrintProblems(stderr, err)
+	return supervisor.ExitOwn
+}
+
+// refuse says which settings are wrong, also where the pod's status shows it.
+func refuse(cfg supervisor.Config, stderr io.Writer, err error) int {
+	supervisor.ExplainProblems(cfg, err)
+	return fail(stderr, err)
+}
+
+// ownRuntime undoes what the image's variables for its own Go program did to
+// us. Called only where they are set: each call stops the world.
+func ownRuntime(environ []string) {
+	if _, ok := lookup(environ, "GOGC"); ok {
+		debug.SetGCPercent(100)
+	}
+	if _, ok := lookup(environ, "GOMEMLIMIT"); ok {
+		debug.SetMemoryLimit(math.MaxInt64)
+	}
+}
+
+func lookup(environ []string, name string) (string, bool) {
+	for _, entry := range environ {
+		if len(entry) > len(name) && entry[len(name)] == '=' && entry[:len(name)] == name {
+			return entry[len(name)+1:], true
+		}
+	}
+	return "", false
+}
+
+// describeVersion is the version with the commit that it was built from.
+func describeVersion() string {
+	text := version
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return text
+	}
+	revision, dirty := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))] + ", "
+		case s.Key == "vcs.modified" && s.Value == "true":
+			dirty = "modified, "
+		}
+	}
+	return fmt.Sprintf("%s (%s%s%s, %s/%s)", text, revision, dirty, info.GoVersion, runtime.GOOS, runtime.GOARCH)
+}

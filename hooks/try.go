@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+	"golang.org/x/sys/unix"
+)
+
+// place is where in the run a hook stands.
+type place struct {
+	stop       bool
+	stage      int
+	foreground bool
+	limit      func() time.Duration // caps the timeout of a try; may be nil
+}
+
+// a try is one start of a hook's program, up to its end.
+type try struct {
+	r       *Runner
+	step    Step
+	at      place
+	attempt int
+	timeout time.Duration
+	mark    string // environment entry that only this try's processes have
+
+	child   *reaper.Child
+	started time.Time
+	out     outputs
+}
+
+// try runs the hook once. It emits the start; the caller, who knows what comes
+// next, emits the end.
+func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []string) (exported []string, res Result) {
+	t := &try{r: r, step: s, at: at, attempt: attempt, timeout: s.Timeout, started: time.Now()}
+	t.mark = ownPrefix + "STEP_ID=" + strconv.FormatUint(rand.Uint64(), 16)
+	if at.limit != nil {
+		if limit := at.limit(); limit > 0 && (t.timeout == 0 || limit < t.timeout) {
+			t.timeout = limit
+		}
+	}
+	exported, res = t.run(ctx, env)
+	res.Timeout = t.timeout
+	res.Stderr = t.out.last()
+	res.Wall = time.Since(t.started)
+	return exported, res
+}
+
+func (t *try) run(ctx context.Context, env []string) (exported []string, res Result) {
+	file, err := newExportFile()
+	if err == nil {
+		defer unix.Close(file)
+		res, err = t.start(file, env)
+	}
+	if err != nil {
+		t.begun()
+		return nil, Result{Cause: NotStarted, Err: err}
+	}
+	if res.Cause != Succeeded {
+		t.begun()
+		return nil, res
+	}
+	res = t.wait(ctx)
+	t.out.drain()
+	if res.Cause == Succeeded {
+		if exported, err = readExport(file); err != nil {
+			res = Result{Cause: BadExport, Exit: res.Exit, Err: fmt.Errorf("environment file: %w", err)}
+		}
+	}
+	// A daemon of a hook that succeeded lives on. What a failed try left would
+	// be in the way of the next one.
+	failed := res.Cause == Exited || res.Cause == Killed || res.Cause == BadExport
+	if failed && ctx.Err() == nil && (t.attempt <= t.step.retries || t.step.carryOn) {
+		res.Left = t.end(ctx, t.r.KillGrace)
+	}
+	return exported, res
+}
+
+// start starts the process. A result that is not a success means that the step
+// file can't be used in this environment.
+func (t *try) start(file int, env []string) (Result, error) {
+	in, err := t.step.resolve(env, []string{
+		ownPrefix + "STEP=" + t.step.Name,
+		ownPrefix + "ATTEMPT=" + strconv.Itoa(t.attempt),
+		ownPrefix + "ENV=/proc/self/fd/3",
+		t.mark,
+	})
+	if err != nil {
+		return Result{Cause: BadStep, Err: err}, nil
+	}
+	path, err := t.step.find(in)
+	if err != nil {
+		return Result{}, err
+	}
+	command := reaper.Command{
+		Path: path, Args: in.program, Env: in.env, Dir: in.dir,
+		Foreground: t.r.Foreground && t.at.foreground,
+	}
+	uid := -1
+	if id := t.step.identity; id != nil {
+		if command.Cred, err = id.Credential(); err != nil {
+			return Result{}, err
+		}
+		uid = id.UID
+	}
+	t.out = outputs{stdout: t.r.stdout(), stderr: t.r.stderr()}
+	defer t.out.closeEnds()
+	if err := t.out.open(t.r.Output, "["+t.step.Name+"] ", uid); err != nil {
+		t.out.start() // ends at once, with the pipe
+		return Result{}, err
+	}
+	command.Files = []uintptr{0, uintptr(t.out.stdout), uintptr(t.out.stderr), uintptr(file)}
+	t.started = time.Now()
+	if t.child, err = t.r.Reaper.Start(command); err != nil {
+		t.out.start()
+		return Result{}, t.step.startError(err, in)
+	}
+	t.r.firstStart()
+	t.begun()
+	// After that, so that the log says that it started before it speaks.
+	t.out.start()
+	return Result{}, nil
+}
+
+// begun tells that the try has started, or would have.
+func (t *try) begun() {
+	pid := 0
+	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout}
+	if t.child != nil {
+		pid = t.child.PID()
+		attrs = append(attrs, "pid", pid)
+	}
+	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"), attrs...)
+	t.r.emit(Event{
+		Step: t.step.Name, Stop: t.at.stop, Stage: t.at.stage, Attempt: t.attempt,
+		At: t.started, Timeout: t.timeout, PID: pid,
+	})
+}
+
+// wait waits for the end of the process, or brings it about.
+func (t *try) wait(ctx context.Context) Result {
+	var expired <-chan time.Time
+	if t.timeout > 0 {
+		timer := time.NewTimer(t.timeout)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-t.child.Done():
+	case <-ctx.Done():
+	case <-expired:
+	}
+	select {
+	case <-t.child.Done(): // even when something else happened too
+		if res := exitResult(t.child.Exit()); res.Cause == Succeeded || ctx.Err() == nil {
+			return res
+		}
+	default:
+	}
+	res, grace := Result{Cause: TimedOut}, t.r.KillGrace
+	if ctx.Err() != nil {
+		res = interrupted(ctx)
+		grace = t.r.graceOf(ctx)
+	}
+	res.Left = t.end(ctx, grace)
+	select {
+	case <-t.child.Done():
+		res.Exit = t.child.Exit()
+	case <-time.After(time.Second): // uninterruptible: nobody can say how it ended
+	}
+	return res
+}
+
+func exitResult(e reaper.Exit) Result {
+	switch {
+	case e.Signal() != 0:
+		return Result{Cause: Killed, Exit: e}
+	case e.Code() != 0:
+		return Result{Cause: Exited, Exit: e}
+	default:
+		return Result{Exit: e}
+	}
+}
+
+// end ends all that the try has started and returns what could not be ended. A
+// context that is cancelled meanwhile cuts the grace to its own.
+func (t *try) end(ctx context.Context, grace time.Duration) []reaper.Proc {
+	hurry := make(chan struct{})
+	if ctx.Err() == nil {
+		cancelled := context.AfterFunc(ctx, func() {
+			time.AfterFunc(t.r.graceOf(ctx), func() { close(hurry) })
+		})
+		defer cancelled()
+	}
+	return t.r.Reaper.End(reaper.Ending{
+		Of: t.child, Mark: t.mark, Grace: grace, Hurry: hurry,
+		HoldOut: func(left []reaper.Proc) {
+			if t.r.HoldOut != nil {
+				t.r.HoldOut(t.step.Name, left)
+			}
+		},
+	})
+}
+
+// phrase picks the words of a log line or message.
+func (p place) phrase(hook, stopHook string) string {
+	if p.stop {
+		return stopHook
+	}
+	return hook
+}
+
+// invocation is a step with everything expanded.
+type invocation struct {
+	program  []string
+	env      []string
+	dir      string
+	shownDir string
+}
+
+// resolve fills in the variables: entries of the step's own env see env and
+// those before them, program and directory see all. The entries of own win.
+func (s Step) resolve(env, own []string) (invocation, error) {
+	// What a service manager said was meant for the command.
+	env = WithEnv(without(env, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"), own...)
+	if s.identity != nil {
+		env = WithEnv(env, "HOME="+s.identity.Home)
+	}
+	if s.raw {
+		return invocation{program: s.program, env: env}, nil
+	}
+	var problems []error
+	expand := func(text, key string) string {
+		expanded, err := Expand(text, lookupIn(env))
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", key, err))
+		}
+		return expanded
+	}
+	for _, e := range s.env {
+		env = WithEnv(env, e.name+"="+expand(e.value, "env: "+e.name))
+	}
+	in := invocation{dir: expand(s.dir, "dir"), shownDir: s.dir}
+	for i, argument := range s.program {
+		in.program = append(in.program, expand(argument, fmt.Sprintf("run[%d]", i)))
+	}
+	in.env = WithEnv(env, own...)
+	return in, errors.Join(problems...)
+}
+
+// find returns the path of the program.
+func (s Step) find(in invocation) (string, error) {
+	if s.raw {
+		return in.program[0], nil
+	}
+	if in.dir != "" {
+		if info, err := os.Stat(in.dir); err != nil {
+			return "", &LookupError{Name: in.shownDir, code: codeNotExecutable, Problem: fmt.Sprintf("dir %s: %v", in.shownDir, errors.Unwrap(err))}
+		} else if !info.IsDir() {
+			return "", &LookupError{Name: in.shownDir, code: codeNotExecutable, Problem: fmt.Sprintf("dir %s is not a directory", in.shownDir)}
+		}
+	}
+	return lookup(in.program[0], s.program[0], in.dir, in.env, s.identity)
+}
+
+// startError explains why the kernel would not start the program.
+func (s Step) startError(err error, in invocation) error {
+	shown := s.program[0]
+	if errors.Is(err, unix.EPERM) && s.identity != nil {
+		return fmt.Errorf("start %s as %d:%d: %w", shown, s.identity.UID, s.identity.GID, err)
+	}
+	if s.raw {
+		// It was all right when it was checked: say what has changed.
+		if changed := executable(in.program[0], shown, s.identity); changed != nil {
+			return changed
+		}
+	}
+	return StartError(shown, err)
+}
+
+// StartError explains err, with which the kernel refused to execute a program
+// that [Lookup] had found. Where the program is to blame it is a [*LookupError];
+// any other error is not the program's fault (exit code 125).
+func StartError(name string, err error) error {
+	code := codeNotExecutable
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("start a process: %w: the pids limit is reached (pids.max of the container, podPidsLimit of the node, or ulimit -u)", err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("start a process: %w: the memory limit leaves no room for it", err)
+	case errors.Is(err, unix.E2BIG):
+		return &LookupError{Name: name, code: code, Problem: fmt.Sprintf(
+			"start %s: %v: arguments and environment must fit in a quarter of the stack limit, each string in 128 KiB", name, err)}
+	case errors.Is(err, unix.ENOENT):
+		code = codeNotFound
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ETXTBSY), errors.Is(err, unix.ENOTDIR):
+	default:
+		code = codeOwn
+	}
+	return &LookupError{Name: name, code: code, Problem: fmt.Sprintf("start %s: %v", name, err)}
+}
+
+// newExportFile makes the file that becomes descriptor 3: in memory, so that no
+// path needs to be writable; always written at the end, so that ">&3" and
+// ">> $CLEANIMG_INIT_ENV" can be mixed; and open to any user.
+func newExportFile() (fd int, err error) {
+	const name = "cleanimg-init-env"
+	fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("make the environment file (memfd_create): %w", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, unix.O_APPEND); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("prepare the environment file: %w", err)
+	}
+	return fd, nil
+}
+
+// readExport reads what was written, wherever the file's position is.
+func readExport(fd int) ([]string, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || stat.Size == 0 {
+		return nil, err
+	}
+	if stat.Size > largestExport {
+		return nil, errors.New("larger than 1 MiB")
+	}
+	data := make([]byte, stat.Size)
+	for n := 0; n < len(data); {
+		got, err := syscall.Pread(fd, data[n:], int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case got == 0:
+			return nil, io.ErrUnexpectedEOF
+		default:
+			n += got
+		}
+	}
+	return ParseExport(data)
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+)
+
+// A ledger holds the report of this run and is its only writer.
+type ledger struct {
+	mu sync.Mutex
+	r  report.Report
+}
+
+func (l *ledger) update(f func(*report.Report)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.r)
+}
+
+// snapshot returns a copy that nobody changes any more.
+func (l *ledger) snapshot() *report.Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Clone()
+}
+
+func (l *ledger) phase(p report.Phase) { l.update(func(r *report.Report) { r.Phase = p }) }
+
+// plan enters the steps that are to come.
+func (l *ledger) plan(p hooks.Plan) {
+	l.update(func(r *report.Report) {
+		r.Skipped = p.Skipped
+		for i, stage := range p.Stages {
+			for _, step := range stage {
+				r.Steps = append(r.Steps, newStep(step, report.KindHook, i+1))
+			}
+		}
+		for _, step := range p.Stop {
+			r.Steps = append(r.Steps, newStep(step, report.KindStop, 0))
+		}
+	})
+}
+
+func newStep(s hooks.Step, kind report.Kind, stage int) report.Step {
+	return report.Step{Name: s.Name, Kind: kind, Stage: stage, Result: report.ResultPending, TimeoutSeconds: s.Timeout.Seconds()}
+}
+
+// event enters what happened to a step.
+func (l *ledger) event(e hooks.Event) {
+	kind := report.KindHook
+	if e.Stop {
+		kind = report.KindStop
+	}
+	l.update(func(r *report.Report) {
+		for i := range r.Steps {
+			if s := &r.Steps[i]; s.Name == e.Step && s.Kind == kind {
+				enter(s, e)
+			}
+		}
+	})
+}
+
+func enter(s *report.Step, e hooks.Event) {
+	s.Attempts = e.Attempt
+	if e.Result == nil {
+		s.Result = report.ResultRunning
+		if s.StartedAt.IsZero() {
+			s.StartedAt = e.At
+		}
+		return
+	}
+	s.EndedAt = e.At
+	s.Seconds = e.At.Sub(s.StartedAt).Seconds()
+	usage := e.Result.Exit.Usage
+	s.CPUSeconds += time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
+	s.MaxRSSBytes = max(s.MaxRSSBytes, usage.Maxrss*1024)
+	s.Result = resultOf(e.Result)
+	s.Reason = ""
+	if s.Result != report.ResultOK {
+		s.Reason = e.Result.Reason()
+	}
+	code := e.Result.Code()
+	s.Code = &code
+}
+
+func resultOf(r *hooks.Result) report.Result {
+	switch {
+	case r.Continued:
+		return report.ResultContinued
+	case r.Cause == hooks.Succeeded:
+		return report.ResultOK
+	case r.Cause == hooks.TimedOut || r.Cause == hooks.Deadline:
+		return report.ResultTimeout
+	case r.Cause == hooks.Stopped:
+		return report.ResultCanceled
+	case r.Cause == hooks.Killed:
+		return report.ResultKilled
+	default:
+		return report.ResultFailed
+	}
+}
+
+// failureOf is what the report and the termination message say of a hook's.
+func failureOf(f *hooks.Failure) *report.Failure {
+	cause := report.Failed
+	switch f.Result.Cause {
+	case hooks.TimedOut, hooks.Deadline:
+		cause = report.TimedOut
+	case hooks.Stopped:
+		cause = report.Stopped
+	case hooks.NotStarted, hooks.BadStep, hooks.BadExport:
+		cause = report.Invalid
+	}
+	return &report.Failure{Step: f.Step, Cause: cause, Code: f.Result.Code(), Reason: f.Result.Reason(), Stderr: f.Result.Stderr}
+}
+
+// breadcrumb is the termination message while a step runs: an out-of-memory
+// kill may take us too, and then this is all that is known.
+func (l *ledger) breadcrumb(e hooks.Event) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	number, total := 0, 0
+	for _, s := range l.r.Steps {
+		if s.Kind != report.KindHook {
+			continue
+		}
+		total++
+		if s.Name == e.Step {
+			number = total
+		}
+	}
+	return fmt.Sprintf("running step %s (%d of %d), try %d\n", e.Step, number, total, e.Attempt)
+}

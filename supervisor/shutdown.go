@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+)
+
+// The shutdown ladder: the command is told; when it has ended, TERM goes to all
+// that is left, after a grace KILL; then the stop hooks run. With GRACE_PERIOD
+// there is one deadline for all of it, and every other grace is clamped to it.
+
+const (
+	holdOutFirst = 8 * time.Second
+	holdOutEvery = 10 * time.Second
+	// stopHooksLeast is what the stop hooks have, of the reserve.
+	stopHooksLeast = 2 * time.Second
+)
+
+// shutdown is what the ladder has to remember.
+type shutdown struct {
+	stopping  syscall.Signal // the first stop signal; 0: none yet
+	deadline  time.Time      // of the whole shutdown; zero: none
+	handover  bool           // exec mode: the command takes our place
+	served    bool
+	armed     bool
+	exitCode  atomic.Int32  // if we had to leave now
+	abandoned chan struct{} // closed when the deadline is over and we still are here
+}
+
+// beginStop enters the first stop signal.
+func (s *supervisor) beginStop(sig syscall.Signal, p report.Phase) {
+	s.stopping = sig
+	s.ledger.phase(p)
+	s.startDeadline()
+	s.armExit()
+	s.log.Info("stopping", "signal", SignalName(sig), "drain", s.cfg.DrainDelay.Duration, "grace", s.cfg.GracePeriod.Duration)
+}
+
+// startDeadline sets the deadline of the shutdown, once: at the first of stop
+// signal, end of the command and failure of a hook.
+func (s *supervisor) startDeadline() {
+	if s.cfg.GracePeriod.Duration > 0 && s.deadline.IsZero() {
+		s.deadline = time.Now().Add(s.cfg.GracePeriod.Duration)
+	}
+}
+
+// armExit makes sure that we are gone when the grace period of a stop signal is
+// over, even if something that we wait for hangs in the kernel: an exec, say,
+// which holds the reaper's lock. So this path takes no lock.
+func (s *supervisor) armExit() {
+	if s.cfg.GracePeriod.Duration == 0 || s.armed {
+		return
+	}
+	s.armed = true
+	time.AfterFunc(s.cfg.GracePeriod.Duration, func() { close(s.abandoned) })
+}
+
+// abandon is the end of a run whose grace period is over.
+func (s *supervisor) abandon() int {
+	code := int(s.exitCode.Load())
+	s.log.Error("grace period is over: leaving with what still runs", "grace", s.cfg.GracePeriod.Duration, "code", code)
+	return code
+}
+
+// mainTime is what the command, or the running step, has until KILL.
+func (s *supervisor) mainTime() time.Duration {
+	if s.deadline.IsZero() {
+		return 0
+	}
+	return max(0, time.Until(s.deadline)-s.cfg.reserve())
+}
+
+// clamp shortens a grace so that it ends with the deadline.
+func (s *supervisor) clamp(d time.Duration) time.Duration {
+	if s.deadline.IsZero() {
+		return d
+	}
+	return max(0, min(d, time.Until(s.deadline)))
+}
+
+// restTime is what is left of the command has from TERM to KILL.
+func (s *supervisor) restTime() time.Duration {
+	if s.deadline.IsZero() {
+		return s.cfg.KillGrace.Duration
+	}
+	keep := time.Duration(0)
+	if len(s.plan.Stop) > 0 {
+		keep = min(s.cfg.reserve(), max(stopHooksLeast, s.cfg.reserve()/2))
+	}
+	return max(0, min(s.cfg.KillGrace.Duration, time.Until(s.deadline)-keep))
+}
+
+func (s *supervisor) nothingLeft() bool {
+	select {
+	case <-s.reaper.Empty():
+		return true
+	default:
+		return false
+	}
+}
+
+// endRest ends every process that is left of hooks and command. A stop signal
+// that comes now means that there is no time for a grace.
+func (s *supervisor) endRest() {
+	if s.nothingLeft() {
+		return
+	}
+	hurry := make(chan struct{})
+	done := make(chan []reaper.Proc, 1)
+	go func() {
+		done <- s.reaper.End(reaper.Ending{
+			Grace: s.restTime(), Hurry: hurry,
+			HoldOut: func(left []reaper.Proc) { s.holdOut("", left) },
+		})
+	}()
+	hurried := false
+	for {
+		select {
+		case left := <-done:
+			if len(left) > 0 {
+				s.log.Error("processes could not be ended", "processes", describe(left))
+			}
+			return
+		case got := <-s.signals:
+			if s.isStop(s.received(got)) && !hurried {
+				hurried = true
+				close(hurry)
+			}
+		}
+	}
+}
+
+// runStopHooks runs the stop hooks. They have STEP_TIMEOUT each; after a stop
+// signal, also one that comes only now, what is left of the grace period.
+func (s *supervisor) runStopHooks(code int) {
+	if len(s.plan.Stop) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.runner().RunStop(ctx, s.plan.Stop, s.childEnv(), code, nil)
+	}()
+	var limit <-chan time.Time
+	var grace time.Duration
+	if s.stopping != 0 {
+		limit, grace = s.stopHooksLimit()
+	}
+	for {
+		select {
+		case <-done:
+			return
+		case <-limit:
+			cancel(hooks.Stop{Signal: syscall.SIGTERM, Grace: grace})
+		case got := <-s.signals:
+			if sig := s.received(got); s.isStop(sig) && s.stopping == 0 {
+				s.deadline = time.Time{} // the kubelet counts from this signal on
+				s.beginStop(sig, report.Stopping)
+				limit, grace = s.stopHooksLimit()
+			}
+		}
+	}
+}
+
+// stopHooksLimit tells when stop hooks have to be ended so that they can be
+// gone at the deadline, and the grace between TERM and KILL that this leaves.
+func (s *supervisor) stopHooksLimit() (<-chan time.Time, time.Duration) {
+	if s.deadline.IsZero() {
+		return nil, 0
+	}
+	left := time.Until(s.deadline)
+	grace := min(left/4, 500*time.Millisecond)
+	return time.After(left - grace), grace / 2
+}
+
+// holdOut names what does not end.
+func (s *supervisor) holdOut(step string, left []reaper.Proc) {
+	s.log.Warn("still running", "step", step, "processes", describe(left))
+}
+
+func describe(procs []reaper.Proc) string {
+	const most = 10
+	var names []string
+	for _, p := range procs[:min(len(procs), most)] {
+		names = append(names, p.String())
+	}
+	if n := len(procs) - most; n > 0 {
+		names = append(names, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+// commandAlone is the command as a hold-out; without /proc only its pid.
+func commandAlone(pid int) []reaper.Proc {
+	procs, _ := reaper.Descendants()
+	if i := slices.IndexFunc(procs, func(p reaper.Proc) bool { return p.PID == pid }); i >= 0 {
+		return procs[i : i+1]
+	}
+	return []reaper.Proc{{PID: pid, Name: "command", State: "?"}}
+}

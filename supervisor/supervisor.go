@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package supervisor is cleanimg-init's run: it checks everything, runs the
+// hooks, starts the command, passes signals on, and ends what is left.
+//
+// A run goes through phases (see [report.Phase]) in one goroutine, the life
+// cycle, which alone reads signals and decides. Beside it the probes are
+// served. Both are actors of one [run.Group]; the life cycle ends the group.
+// The reaper is not in the group: it outlives everything that waits for a
+// child. Nothing here waits for a log line, a probe or a termination message.
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/oklog/run"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+)
+
+// The exit codes that are not the command's or a hook's own, the same for
+// every program of the project.
+const (
+	ExitTimeout       = 124 // a step, the hooks or the command ran into its timeout
+	ExitOwn           = 125 // a bad setting, a bad hook, an address in use
+	ExitNotExecutable = 126
+	ExitNotFound      = 127
+)
+
+// flushTimeout is how long the end of a run waits for a reader of its log that
+// has stalled.
+const flushTimeout = 200 * time.Millisecond
+
+// Options is what a run needs besides its settings.
+type Options struct {
+	Environ  []string // of this process, as it was started
+	Version  string
+	Warnings []string // variables with our prefix that mean nothing
+	Stderr   int      // descriptor of log and messages
+}
+
+// supervisor is one run.
+type supervisor struct {
+	cfg    Config
+	opts   Options
+	log    *slog.Logger
+	sink   *sink
+	redact *report.Redactor
+	ledger ledger
+	term   terminationLog
+	reaper *reaper.Reaper
+	prepared
+
+	signals   chan os.Signal
+	listening chan struct{} // closed when TERM, INT, HUP and QUIT are ours
+	begun     sync.Once
+	serving   chan struct{} // closed when the probes may be served
+
+	foreground bool // we own the terminal at descriptor 0
+	main       *reaper.Child
+	shutdown
+}
+
+// Run runs hooks and command as c says and returns the exit code. It returns
+// when all is over; in exec mode it does not return but becomes the command.
+// Messages go to o.Stderr and the termination log. Run can be called once.
+func Run(c Config, o Options) (code int) {
+	s := newSupervisor(c, o)
+	defer s.sink.flush(flushTimeout)
+	if nested(o.Environ) {
+		return s.stepAside()
+	}
+	p, err := prepare(c, o.Environ)
+	listener, listenErr := s.listen()
+	if err = errors.Join(err, listenErr); err != nil {
+		if listener != nil {
+			_ = listener.Close()
+		}
+		return s.refuse(err)
+	}
+	s.prepared = p
+	s.ledger.plan(p.plan)
+	s.becomeInit()
+
+	var g run.Group
+	g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
+	if listener != nil {
+		g.Add(s.server(listener))
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = g.Run()
+	}()
+	select {
+	case <-over:
+	case <-s.abandoned:
+		return s.abandon()
+	}
+	if s.handover {
+		return s.becomeCommand()
+	}
+	return code
+}
+
+func newSupervisor(c Config, o Options) *supervisor {
+	s := &supervisor{
+		cfg: c, opts: o,
+		redact:   report.NewRedactor(o.Environ),
+		term:     terminationLog{string(c.TerminationLog)},
+		reaper:   &reaper.Reaper{},
+		signals:  make(chan os.Signal, 128),
+		serving:  make(chan struct{}),
+		shutdown: shutdown{abandoned: make(chan struct{})},
+	}
+	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
+	s.sink = newSink(o.Stderr, s.redact.Bytes)
+	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
+	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now(), Instance: probes.InstanceID()}
+	return s
+}
+
+// listen binds the address of the probes. They are served once something runs.
+func (s *supervisor) listen() (net.Listener, error) {
+	if !s.cfg.HTTP() {
+		return nil, nil
+	}
+	return probes.Listen(s.cfg.HTTPListen)
+}
+
+// server returns the actor that serves the probes. It begins when the first
+// process was started, and ends only when it is interrupted.
+func (s *supervisor) server(l net.Listener) (execute func() error, interrupt func(error)) {
+	server := probes.New(l, probes.Endpoints(s.ledger.snapshot), s.log)
+	server.Instance = s.ledger.r.Instance
+	over := make(chan struct{})
+	execute = func() error {
+		select {
+		case <-s.serving:
+		case <-over:
+			return nil
+		}
+		if err := server.Serve(); err != nil {
+			s.log.Error("probes can no longer be served", "err", err)
+		}
+		<-over
+		return nil
+	}
+	return execute, func(error) { close(over); server.Close() }
+}
+
+// refuse says what is wrong, before anything has run.
+func (s *supervisor) refuse(err error) int {
+	code := errorCode(err)
+	text := s.redact.String(err.Error())
+	PrintProblems(descriptor(s.opts.Stderr), errors.New(text))
+	s.term.write((&report.Failure{Cause: report.Invalid, Code: code, Reason: text}).Message(messageMax))
+	return code
+}
+
+// becomeInit takes over the duties towards processes: from here on TERM is
+// ours, orphans come to us, and children start with what they should have.
+func (s *supervisor) becomeInit() {
+	reaper.ResetIgnored()
+	s.listenFirst()
+	if s.cfg.ParentDeath != 0 {
+		signalAtParentDeath(s.cfg.ParentDeath)
+	}
+	if os.Getpid() != 1 {
+		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	}
+	s.foreground = ownsTerminal()
+	s.reaper.OnOrphan(func(pid int, e reaper.Exit) {
+		s.ledger.update(func(r *report.Report) { r.Reaped++ })
+		if s.cfg.WarnReaped {
+			s.log.Warn("reaped an orphan", "pid", pid, "code", e.Code())
+		}
+	})
+}
+
+// begin is called when the first process has been started, and does what could
+// wait until then.
+func (s *supervisor) begin() {
+	s.begun.Do(func() {
+		s.serve()
+		attrs := []any{"version", s.opts.Version, "pid", os.Getpid()}
+		if n := s.plan.Len(); n > 0 {
+			attrs = append(attrs, "hooks", n, "hooks_take", atMost(s.hooksLongest()))
+		}
+		if name := commandName(s.cfg); name != "" {
+			attrs = append(attrs, "command", name)
+		}
+		if s.cfg.HTTP() {
+			attrs = append(attrs, "probes", s.cfg.HTTPListen)
+		}
+		s.log.Info("started", attrs...)
+		s.notices()
+		go s.listenRest()
+	})
+}
+
+// serve lets the probes be served.
+func (s *supervisor) serve() {
+	if !s.served {
+		s.served = true
+		close(s.serving)
+	}
+}
+
+// notices logs what a user should know about this run, a line each.
+func (s *supervisor) notices() {
+	if os.Getpid() != 1 {
+		s.log.Info("not PID 1: acting as child subreaper, for our own descendants only", "pid", os.Getpid())
+	}
+	for _, name := range s.opts.Warnings {
+		s.log.Warn("unknown variable, it does nothing: see --help", "variable", name)
+	}
+	for _, text := range s.plan.Warnings {
+		s.log.Warn(text)
+	}
+	for _, name := range s.plan.Skipped {
+		s.log.Warn("hook skipped", "step", name, "by", Prefix+"_HOOKS_SKIP")
+	}
+	if s.cfg.Mode == ModeExec && len(s.plan.Stop) > 0 {
+		s.log.Warn("stop hooks run only if a hook fails: in exec mode nobody is there at the end", "stop_hooks", len(s.plan.Stop))
+	}
+}
+
+func (s *supervisor) hooksLongest() time.Duration {
+	longest := s.plan.Longest()
+	if d := s.cfg.HooksDeadline.Duration; d > 0 && (longest == 0 || d < longest) {
+		return d
+	}
+	return longest
+}
+
+// pidVariable tells an instance below us that it is not alone.
+const pidVariable = Prefix + "_PID"
+
+// childEnv is the environment of hooks and command.
+func (s *supervisor) childEnv() []string {
+	return hooks.WithEnv(s.env, pidVariable+"="+strconv.Itoa(os.Getpid()))
+}
+
+// nested tells whether another instance has started us, directly or not. PID 1
+// of a new pid namespace is on its own again.
+func nested(environ []string) bool {
+	if os.Getpid() == 1 {
+		return false
+	}
+	for _, entry := range environ {
+		if len(entry) > len(pidVariable) && entry[:len(pidVariable)+1] == pidVariable+"=" {
+			return true
+		}
+	}
+	return false
+}
+
+// stepAside leaves all to the instance above: it has run the hooks and serves
+// the probes.
+func (s *supervisor) stepAside() int {
+	if len(s.cfg.Command) == 0 {
+		return s.refuse(errors.New("started by another cleanimg-init and without a command: it runs the hooks, so there is nothing to do here"))
+	}
+	path, err := hooks.Lookup(s.cfg.Command[0], s.opts.Environ)
+	if err != nil {
+		return s.refuse(errors.Join(fmt.Errorf("command: %w", err)))
+	}
+	s.log.Warn("started by another cleanimg-init: no hooks, no probes, only the command", "command", commandName(s.cfg))
+	s.sink.flush(flushTimeout)
+	return s.replace(reaper.Command{Path: path, Args: s.cfg.Command, Env: s.opts.Environ})
+}
+
+// becomeCommand ends exec mode: the command takes our place.
+func (s *supervisor) becomeCommand() int {
+	s.term.empty()
+	s.log.Info("replaced by the command", "command", commandName(s.cfg))
+	s.sink.flush(flushTimeout)
+	return s.replace(s.commandToStart())
+}
+
+func (s *supervisor) replace(c reaper.Command) int {
+	err := hooks.StartError(c.Path, reaper.Replace(c))
+	return s.refuse(errors.Join(fmt.Errorf("command: %w", err)))
+}
+
+// ownsTerminal tells whether descriptor 0 is our controlling terminal and we
+// are in its foreground, so that we may hand it on.
+func ownsTerminal() bool {
+	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
+
+// signalAtParentDeath asks the kernel for sig when our parent dies. The request
+// belongs to the thread that makes it, so that thread is kept for ever.
+func signalAtParentDeath(sig syscall.Signal) {
+	parent := os.Getppid()
+	asked := make(chan struct{})
+	go lockedForever(func() {
+		_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(sig), 0, 0, 0)
+		if os.Getppid() != parent { // it died before we asked
+			_ = syscall.Kill(os.Getpid(), sig)
+		}
+		close(asked)
+	})
+	<-asked
+}
+
+// descriptor is an io.Writer that survives a broken descriptor: os.File ends a
+// program that writes to a broken standard error.
+type descriptor int
+
+func (d descriptor) Write(p []byte) (int, error) {
+	hooks.WriteAll(int(d), p)
+	return len(p), nil
+}
+
+var _ io.Writer = descriptor(0)

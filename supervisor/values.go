@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The types of the settings. Each Decode is what envconfig calls with the
+// value of the variable; its error says what is accepted.
+
+// Duration is Go's (5m, 250ms), or a bare number of seconds; 0 is none.
+type Duration struct{ time.Duration }
+
+// Decode parses value.
+func (d *Duration) Decode(value string) (err error) {
+	d.Duration, err = parseDuration(value)
+	return err
+}
+
+func parseDuration(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		d, err = time.ParseDuration(value + "s")
+	}
+	if err != nil || d < 0 {
+		return 0, errors.New("want a duration such as 30s, 5m or 250ms, a number of seconds, or 0 for none")
+	}
+	return d, nil
+}
+
+// Count is a number of at least 1.
+type Count int
+
+// Decode parses value.
+func (c *Count) Decode(value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 {
+		return errors.New("want a number from 1 on")
+	}
+	*c = Count(n)
+	return nil
+}
+
+// Dirs are directories, separated by colons.
+type Dirs []string
+
+// Decode parses value.
+func (d *Dirs) Decode(value string) error {
+	*d = splitList(value, ":")
+	for _, dir := range *d {
+		if !path.IsAbs(dir) {
+			return fmt.Errorf("%q is not an absolute path", dir)
+		}
+	}
+	return nil
+}
+
+// Names are names or patterns, separated by commas.
+type Names []string
+
+// Decode parses value.
+func (n *Names) Decode(value string) error {
+	*n = splitList(value, ",")
+	for _, name := range *n {
+		if _, err := path.Match(name, ""); err != nil {
+			return fmt.Errorf("%q is not a name or a pattern", name)
+		}
+	}
+	return nil
+}
+
+// AbsolutePath is a file's path from the root, or empty.
+type AbsolutePath string
+
+// Decode parses value.
+func (p *AbsolutePath) Decode(value string) error {
+	if !path.IsAbs(value) {
+		return errors.New("want an absolute path")
+	}
+	*p = AbsolutePath(value)
+	return nil
+}
+
+// StepTimeouts are timeouts by the name of the step.
+type StepTimeouts map[string]time.Duration
+
+// Decode parses value.
+func (t *StepTimeouts) Decode(value string) error {
+	*t = StepTimeouts{}
+	for _, item := range splitList(value, ",") {
+		name, text, ok := cutLast(item, ":")
+		d, err := parseDuration(text)
+		if !ok || name == "" || err != nil {
+			return fmt.Errorf("%q: want NAME:DURATION, such as 20-migrate:30m", item)
+		}
+		if _, twice := (*t)[name]; twice {
+			return fmt.Errorf("%q is given twice", name)
+		}
+		(*t)[name] = d
+	}
+	return nil
+}
+
+// Signals are names (TERM, SIGTERM, RTMIN+3) or numbers.
+type Signals []syscall.Signal
+
+// Decode parses value.
+func (s *Signals) Decode(value string) error {
+	*s = nil
+	for _, name := range splitList(value, ",") {
+		sig, err := ParseSignal(name)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(Forwarded(), sig) {
+			return fmt.Errorf("%s can't be received: want some of %s", name, forwardedNames())
+		}
+		*s = append(*s, sig)
+	}
+	return nil
+}
+
+func (s Signals) String() string {
+	names := make([]string, len(s))
+	for i, sig := range s {
+		names[i] = SignalName(sig)
+	}
+	return strings.Join(names, ",")
+}
+
+// Rewrite maps a received signal to the one that is sent on; 0 drops it.
+type Rewrite map[syscall.Signal]syscall.Signal
+
+// Decode parses value.
+func (r *Rewrite) Decode(value string) error {
+	*r = Rewrite{}
+	for _, item := range splitList(value, ",") {
+		from, to, ok := strings.Cut(item, ":")
+		received, err := ParseSignal(from)
+		if !ok || err != nil {
+			return fmt.Errorf("%q: want FROM:TO, such as TERM:QUIT, or FROM: to drop it", item)
+		}
+		if !slices.Contains(Forwarded(), received) {
+			return fmt.Errorf("%q: %s is never forwarded: want some of %s", item, from, forwardedNames())
+		}
+		if _, twice := (*r)[received]; twice {
+			return fmt.Errorf("%s is given twice", from)
+		}
+		var sent syscall.Signal
+		if to != "" {
+			if sent, err = ParseSignal(to); err != nil {
+				return fmt.Errorf("%q: %w", item, err)
+			}
+		}
+		(*r)[received] = sent
+	}
+	return nil
+}
+
+// Target says who gets a forwarded signal.
+type Target string
+
+// The targets: the main process, its process group, or all our descendants.
+const (
+	TargetMain  Target = "main"
+	TargetGroup Target = "group"
+	TargetTree  Target = "tree"
+)
+
+// Decode parses value.
+func (t *Target) Decode(value string) error {
+	return oneOf(t, value, TargetMain, TargetGroup, TargetTree)
+}
+
+// Mode says what happens to us after the hooks.
+type Mode string
+
+// The modes: stay as PID 1, or be replaced by the command.
+const (
+	ModeSupervise Mode = "supervise"
+	ModeExec      Mode = "exec"
+)
+
+// Decode parses value.
+func (m *Mode) Decode(value string) error { return oneOf(m, value, ModeSupervise, ModeExec) }
+
+// HookOutput says how the output of hooks is passed on.
+type HookOutput string
+
+// The ways: see the setting's text.
+const (
+	OutputPlain   HookOutput = "plain"
+	OutputPrefix  HookOutput = "prefix"
+	OutputInherit HookOutput = "inherit"
+)
+
+// Decode parses value.
+func (o *HookOutput) Decode(value string) error {
+	return oneOf(o, value, OutputPlain, OutputPrefix, OutputInherit)
+}
+
+// LogFormat is slog's text or JSON form.
+type LogFormat string
+
+// The formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Decode parses value.
+func (f *LogFormat) Decode(value string) error { return oneOf(f, value, LogText, LogJSON) }
+
+// LogLevel is the least severe level that is logged.
+type LogLevel struct{ slog.Level }
+
+// Decode parses value.
+func (l *LogLevel) Decode(value string) error {
+	if err := l.UnmarshalText([]byte(value)); err != nil || strings.ContainsAny(value, "+-") {
+		return errors.New("want debug, info, warn or error")
+	}
+	return nil
+}
+
+func oneOf[T ~string](t *T, value string, accepted ...T) error {
+	if !slices.Contains(accepted, T(value)) {
+		return fmt.Errorf("want one of %v", accepted)
+	}
+	*t = T(value)
+	return nil
+}
+
+// ParseSignal takes a name with or without SIG, a real-time name (RTMIN+3,
+// RTMAX-2 as kill -l counts them), or a number.
+func ParseSignal(name string) (syscall.Signal, error) {
+	upper := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "SIG")
+	if sig := unix.SignalNum("SIG" + upper); sig != 0 {
+		return sig, nil
+	}
+	n, err := strconv.Atoi(upper)
+	if rest, ok := strings.CutPrefix(upper, "RTMIN"); ok {
+		n, err = realTime(rtMin, rest)
+	} else if rest, ok := strings.CutPrefix(upper, "RTMAX"); ok {
+		n, err = realTime(rtMax, rest)
+	}
+	if err != nil || n < 1 || n > rtMax {
+		return 0, fmt.Errorf("%q is not a signal: want a name such as TERM or RTMIN+3, or a number from 1 to %d", name, rtMax)
+	}
+	return syscall.Signal(n), nil
+}
+
+// The first and last real-time signal as libc counts them; 32 and 33 are its own.
+const rtMin, rtMax = 34, 64
+
+func realTime(base int, offset string) (int, error) {
+	if offset == "" {
+		return base, nil
+	}
+	n, err := strconv.Atoi(offset)
+	if n += base; err != nil || n < rtMin {
+		return 0, errors.New("not a real-time signal")
+	}
+	return n, nil
+}
+
+// SignalName is the usual name without SIG (TERM), or RTMIN+n.
+func SignalName(sig syscall.Signal) string {
+	if name := unix.SignalName(sig); name != "" {
+		return strings.TrimPrefix(name, "SIG")
+	}
+	if sig == rtMin {
+		return "RTMIN"
+	}
+	if sig > rtMin {
+		return "RTMIN+" + strconv.Itoa(int(sig)-rtMin)
+	}
+	return strconv.Itoa(int(sig))
+}
+
+func forwardedNames() string {
+	var names []string
+	for _, sig := range Forwarded() {
+		if sig < rtMin {
+			names = append(names, SignalName(sig))
+		}
+	}
+	return strings.Join(names, " ") + " RTMIN+1 to RTMAX"
+}
+
+func splitList(value, separator string) []string {
+	var list []string
+	for item := range strings.SplitSeq(value, separator) {
+		if item = strings.TrimSpace(item); item != "" {
+			list = append(list, item)
+		}
+	}
+	return list
+}
+
+func cutLast(s, separator string) (before, after string, found bool) {
+	i := strings.LastIndex(s, separator)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(separator):], true
+}
