@@ -433,6 +433,12 @@ func (in *Instance) File(inside string) string {
 	return string(text)
 }
 
+// touch makes a file inside, for those who wait for it.
+func (in *Instance) touch(inside string) {
+	in.t.Helper()
+	require.NoError(in.t, os.WriteFile(in.Path(inside), nil, 0o666))
+}
+
 // Message is what the termination log holds.
 func (in *Instance) Message() string {
 	in.t.Helper()

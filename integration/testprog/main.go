@@ -74,8 +74,9 @@ func init() {
 		"counter":  counter,
 
 		// net.go
-		"listen": listen,
-		"get":    get,
+		"listen":  listen,
+		"connect": connect,
+		"get":     get,
 
 		"stage0": stage0,
 	}

@@ -27,6 +27,18 @@ func listen(args []string) error {
 	}
 }
 
+// connect ADDRESS: wait until somebody listens there.
+func connect(args []string) error {
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		var c net.Conn
+		if c, err = net.Dial("tcp", args[0]); err == nil {
+			return c.Close()
+		}
+	}
+	return err
+}
+
 // get ADDRESS PATH: one HTTP request; prints the status code and the body.
 func get(args []string) error {
 	c, err := net.DialTimeout("tcp", args[0], 2*time.Second)

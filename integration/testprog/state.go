@@ -91,6 +91,24 @@ func printProps([]string) error {
 	return nil
 }
 
+// ps [FILE]: the processes but PID 1 and us, "STATE ARGUMENTS" a line.
+func printProcesses(args []string) error {
+	var out strings.Builder
+	for _, pid := range otherPIDs() {
+		if pid == 1 {
+			continue
+		}
+		state, name := stateOf(pid)
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		fmt.Fprintf(&out, "%s %s %s\n", state, name, strings.ReplaceAll(strings.Trim(string(cmdline), "\x00"), "\x00", " "))
+	}
+	if len(args) > 0 {
+		return os.WriteFile(args[0], []byte(out.String()), 0o666)
+	}
+	_, err := os.Stdout.WriteString(out.String())
+	return err
+}
+
 // tty: whether 0, 1 and 2 are terminals, and whether we are in the foreground.
 func printTTY([]string) error {
 	for fd := range 3 {
