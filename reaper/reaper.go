@@ -9,17 +9,16 @@
 // [Child.Exit]. Nobody calls [os/exec.Cmd.Wait] or [os.Process.Wait]: whoever
 // collects a status first leaves the other with ECHILD.
 //
-// Starting and registering a child, reaping, and signalling all happen under
-// one lock. A pid that is still registered is therefore still ours: it can be
-// a zombie, but never a stranger that got the number afterwards.
+// Reaping and signalling happen under one lock. A pid that is still registered
+// is therefore still ours: it can be a zombie, but never a stranger that got
+// the number afterwards. Until a child that is being started has been
+// registered, only children known already are reaped, and all are signalled.
 package reaper
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -34,11 +33,23 @@ type Reaper struct {
 	mu       sync.Mutex
 	running  bool
 	children map[int]*Child
-	empty    chan struct{} // closed while there is no child, nil before the first
-	spawned  chan struct{} // one token: a child was started since we last looked
+	empty    chan struct{} // closed when there was no child, nil before the first
+	spawned  chan struct{} // one token: there is a child that the loop may not know of
 	orphans  int
 	onOrphan func(pid int, e Exit)
+
+	// starting holds one token while a child has been forked but not registered.
+	// It is not mu, because that would stop all signals for as long as an execve
+	// takes, and that can be long: a lazily pulled image, a hanging NFS server.
+	starting chan struct{}
 }
+
+const (
+	// startPatience is how long ended orphans wait for a start in progress.
+	startPatience = 20 * time.Millisecond
+	// drainBatch bounds how many are reaped before others get the lock.
+	drainBatch = 256
+)
 
 // A Child is a process that [Reaper.Start] started.
 type Child struct {
@@ -46,6 +57,9 @@ type Child struct {
 	pid  int
 	done chan struct{}
 	exit Exit
+	// groupLeft: when the child was reaped, its process group had other members.
+	// Only these keep its number from being given away.
+	groupLeft bool
 }
 
 // Exit is how a process ended.
@@ -77,35 +91,54 @@ func (e Exit) Signal() syscall.Signal {
 // quick and must not call the Reaper. Call OnOrphan before the first Start.
 func (r *Reaper) OnOrphan(f func(pid int, e Exit)) { r.onOrphan = f }
 
-// Start starts c and registers it under one lock, so that its status cannot be
-// collected before somebody waits for it. It returns when the program has been
-// executed, or with the reason why it could not be.
+// Start starts c and registers it before its status can be collected. It
+// returns when the program has been executed, or with the reason why it could
+// not be; then nothing of it is left. Starts happen one after another.
 func (r *Reaper) Start(c Command) (*Child, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	starting := r.gate()
+	starting <- struct{}{}
+	defer func() { <-starting }()
 	pid, err := c.forkExec()
 	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	child := &Child{r: r, pid: pid, done: make(chan struct{})}
 	if r.children == nil {
 		r.children = map[int]*Child{}
-		r.spawned = make(chan struct{}, 1)
 	}
 	r.children[pid] = child
 	if r.empty == nil || isClosed(r.empty) {
 		r.empty = make(chan struct{})
 	}
+	r.wake()
+	return child, nil
+}
+
+// gate returns the channel that holds a token while a child is being started.
+func (r *Reaper) gate() chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.starting == nil {
+		r.starting = make(chan struct{}, 1)
+	}
+	return r.starting
+}
+
+// wake makes the loop look for children, and runs it if it does not run yet.
+// The lock is held.
+func (r *Reaper) wake() {
 	if !r.running {
 		r.running = true
+		r.spawned = make(chan struct{}, 1)
 		go r.loop()
-		return child, nil
+		return
 	}
 	select {
 	case r.spawned <- struct{}{}:
 	default:
 	}
-	return child, nil
 }
 
 // loop blocks until a child has ended, and then reaps under the lock. A bare
@@ -114,11 +147,8 @@ func (r *Reaper) Start(c Command) (*Child, error) {
 func (r *Reaper) loop() {
 	for {
 		err := waitid(unix.WEXITED | unix.WNOWAIT)
-		switch {
-		case err == nil:
-			r.drain()
-		case errors.Is(err, unix.ECHILD):
-			r.drain()
+		r.drain()
+		if err != nil {
 			r.awaitChild()
 		}
 	}
@@ -126,13 +156,15 @@ func (r *Reaper) loop() {
 
 // awaitChild returns when there may be a child to wait for: one that we
 // started, or an orphan that was handed to us and has ended. Only here, where
-// waitid has nothing to block on, does SIGCHLD serve as the wake-up.
+// waitid has nothing to block on (or is refused by a seccomp profile), does
+// SIGCHLD serve as the wake-up.
 func (r *Reaper) awaitChild() {
 	sigchld := make(chan os.Signal, 1)
 	signal.Notify(sigchld, unix.SIGCHLD)
 	defer signal.Stop(sigchld)
-	// It may have come before Notify.
-	if !errors.Is(waitid(unix.WEXITED|unix.WNOWAIT|unix.WNOHANG), unix.ECHILD) {
+	// The last one may have ended before Notify.
+	r.drain()
+	if hasChild() {
 		return
 	}
 	select {
@@ -141,41 +173,83 @@ func (r *Reaper) awaitChild() {
 	}
 }
 
-// drain reaps every child that has ended.
+// drain reaps the children that have ended. While a start hangs those that we
+// know: any other could be the one that is being started.
 func (r *Reaper) drain() {
+	starting := r.gate()
+	select {
+	case starting <- struct{}{}:
+	default:
+		patience := time.NewTimer(startPatience)
+		defer patience.Stop()
+		select {
+		case starting <- struct{}{}:
+		case <-patience.C:
+			r.reapStarted()
+			return
+		}
+	}
+	defer func() { <-starting }()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ended []*Child
-	for {
-		var e Exit
-		pid, err := syscall.Wait4(-1, &e.Status, syscall.WNOHANG, &e.Usage)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil && !isClosed(r.empty) {
+	for range drainBatch {
+		pid, child, err := r.reap(-1)
+		if err != nil && r.empty != nil && !isClosed(r.empty) {
 			close(r.empty) // ECHILD
 		}
 		if err != nil || pid == 0 {
 			break
 		}
-		e.At = time.Now()
-		child := r.children[pid]
-		if child == nil {
-			r.orphans++
-			if r.onOrphan != nil {
-				r.onOrphan(pid, e)
-			}
-			continue
+		if child != nil {
+			ended = append(ended, child)
 		}
-		delete(r.children, pid)
-		child.exit = e
-		ended = append(ended, child)
 	}
 	// Told last, so that who waits for a child and then asks whether anything
 	// is left gets the answer of the same moment.
 	for _, c := range ended {
 		close(c.done)
 	}
+}
+
+// reapStarted reaps those of the children that we started that have ended.
+func (r *Reaper) reapStarted() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pid := range r.children {
+		if _, child, err := r.reap(pid); err == nil && child != nil {
+			close(child.done)
+		}
+	}
+}
+
+// reap collects the status of one child that has ended: of the one with that
+// pid, or of any when it is -1. It returns pid 0 when none has ended, and the
+// child when it is one that we started. The lock is held.
+func (r *Reaper) reap(which int) (pid int, child *Child, err error) {
+	var e Exit
+	for {
+		pid, err = syscall.Wait4(which, &e.Status, syscall.WNOHANG, &e.Usage)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil || pid == 0 {
+		return 0, nil, err
+	}
+	e.At = time.Now()
+	child = r.children[pid]
+	if child == nil {
+		r.orphans++
+		if r.onOrphan != nil {
+			r.onOrphan(pid, e)
+		}
+		return pid, nil, nil
+	}
+	delete(r.children, pid)
+	child.exit = e
+	child.groupLeft = !errors.Is(syscall.Kill(-pid, 0), unix.ESRCH)
+	return pid, child, nil
 }
 
 // Orphans is the number of processes reaped so far that we had not started.
@@ -186,11 +260,20 @@ func (r *Reaper) Orphans() int {
 }
 
 // Empty returns a channel that is closed once no child, started or adopted, is
-// left. A later Start makes a new channel.
+// left. A child that comes later, by Start or as an orphan, is not seen by a
+// channel that is closed already: ask again.
 func (r *Reaper) Empty() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.empty == nil {
+	if r.empty != nil && !isClosed(r.empty) {
+		return r.empty
+	}
+	// A living orphan comes without a wake-up, and what executed us may have
+	// left us children.
+	if hasChild() {
+		r.empty = make(chan struct{})
+		r.wake()
+	} else if r.empty == nil {
 		r.empty = make(chan struct{})
 		close(r.empty)
 	}
@@ -202,7 +285,7 @@ func (r *Reaper) Empty() <-chan struct{} {
 func (r *Reaper) SignalChildren(sig syscall.Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, pid := range slices.Collect(maps.Keys(r.children)) {
+	for pid := range r.children {
 		_ = syscall.Kill(-pid, sig)
 	}
 }
@@ -234,6 +317,23 @@ func (c *Child) kill(target int, sig syscall.Signal) error {
 	}
 	return syscall.Kill(target, sig)
 }
+
+// holds tells whether c has not been reaped, so that its pid is its own.
+func (r *Reaper) holds(c *Child) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.children[c.pid] == c
+}
+
+// started is the number of children that we started and that have not ended.
+func (r *Reaper) started() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.children)
+}
+
+// hasChild tells whether we have any child, ended or not.
+func hasChild() bool { return waitid(unix.WEXITED|unix.WNOWAIT|unix.WNOHANG) == nil }
 
 // waitid waits for any child without collecting its status.
 func waitid(options int) error {
