@@ -17,7 +17,9 @@ type Command struct {
 	Args []string // argv, with the name as the first
 	Env  []string // the whole environment
 	Dir  string   // empty: ours
-	// Files are the child's descriptors 0, 1, 2, …; nothing else is inherited.
+	// Files are the child's descriptors 0, 1, 2, …; those of 0 to 2 that are not
+	// given are closed. Of our own nothing else is inherited. What we were
+	// started with beyond 2 (socket activation, a job server) passes through.
 	Files []uintptr
 	Cred  *syscall.Credential // nil: ours
 	// Foreground makes the process group the foreground group of the terminal
@@ -77,13 +79,15 @@ func withEmptyMask(f func() error) error {
 func ResetIgnored() {
 	for _, sig := range []syscall.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU,
+		32, 34, // the C libraries' own, which Go leaves to them; it handles 33
 	} {
 		resetIfIgnored(sig)
 	}
 }
 
 // kernelSigaction is large enough for struct sigaction of rt_sigaction(2) on
-// every architecture; the handler is its first word, and all zero is SIG_DFL.
+// every architecture; all zero is SIG_DFL. The handler is its first word (not
+// on mips, where nothing would be reset).
 type kernelSigaction struct {
 	handler uintptr
 	_       [7]uintptr
