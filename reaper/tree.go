@@ -21,6 +21,7 @@ type Proc struct {
 	Start                uint64 // clock ticks after boot; tells a pid from its later reuse
 	Name                 string // of the executable, at most 15 bytes
 	State                string // R running, S sleeping, D uninterruptible, T stopped, …
+	ended                bool
 }
 
 // String names the process for a log line: no arguments, they may be secret.
@@ -39,15 +40,13 @@ func Descendants() ([]Proc, error) {
 		return nil, err
 	}
 	ours := below(procs, os.Getpid())
-	return slices.DeleteFunc(ours, func(p Proc) bool { return p.State == "Z" || p.State == "X" }), nil
+	return slices.DeleteFunc(ours, func(p Proc) bool { return p.ended }), nil
 }
 
 // snapshot reads every process from /proc, by pid.
 func snapshot() (map[int]Proc, error) {
-	// A /proc of another pid namespace, as after unshare without a mount, would
-	// make us signal strangers.
-	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return nil, errNoProc
+	if err := checkProc(); err != nil {
+		return nil, err
 	}
 	all, err := procfs.AllProcs()
 	if err != nil {
@@ -55,14 +54,44 @@ func snapshot() (map[int]Proc, error) {
 	}
 	procs := make(map[int]Proc, len(all))
 	for _, one := range all {
-		if stat, err := one.Stat(); err == nil { // else it has ended meanwhile
-			procs[one.PID] = Proc{
-				PID: one.PID, PPID: stat.PPID, PGID: stat.PGRP, SID: stat.Session,
-				Start: stat.Starttime, Name: stat.Comm, State: stat.State,
-			}
+		stat, err := one.Stat()
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+			return nil, fmt.Errorf("%w: %w", errNoProc, err) // not "it has ended"
+		}
+		if err == nil {
+			procs[one.PID] = newProc(stat)
 		}
 	}
 	return procs, nil
+}
+
+func newProc(stat procfs.ProcStat) Proc {
+	return Proc{
+		PID: stat.PID, PPID: stat.PPID, PGID: stat.PGRP, SID: stat.Session,
+		Start: stat.Starttime, Name: stat.Comm, State: stat.State,
+		// A process whose first thread has ended looks like a zombie, but it
+		// lives while it has other threads.
+		ended: (stat.State == "Z" || stat.State == "X") && stat.NumThreads <= 1,
+	}
+}
+
+// checkProc finds out whether /proc is that of our pid namespace. Another one's,
+// as after unshare without a mount, would make us signal strangers.
+func checkProc() error {
+	self, err := os.Readlink("/proc/self")
+	if err != nil || self != strconv.Itoa(os.Getpid()) {
+		return errNoProc
+	}
+	// The numbers can be equal by chance. NSpid has one for each namespace from
+	// that of the mount down to ours.
+	proc, err := procfs.NewProc(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoProc, err)
+	}
+	if status, err := proc.NewStatus(); err == nil && len(status.NSpids) > 1 {
+		return errNoProc
+	}
+	return nil
 }
 
 // below returns the processes whose chain of parents contains root, by pid.
@@ -108,7 +137,7 @@ type Ending struct {
 	// Hurry, when it is closed, ends the grace. May be nil.
 	Hurry <-chan struct{}
 	// HoldOut is told what still lives after 8 s, every 10 s from then on, and
-	// before KILL. May be nil.
+	// before KILL. End waits for it. May be nil.
 	HoldOut func([]Proc)
 }
 
@@ -123,9 +152,11 @@ const (
 // kills what has not when the grace is over. What the child left behind in
 // other groups and sessions gets its TERM when the child has ended. End blocks
 // until nothing is left, or until two seconds of KILL did not help; it returns
-// what it could not end.
+// what it could not end. The child's status can come a moment later: see
+// [Child.Done].
 //
-// Without a usable /proc only process groups are known. PID 1 then signals
+// Without a usable /proc only the process groups of children that have not
+// ended are known, and End returns when there are none. PID 1 then signals
 // everything in its pid namespace, but only where all is to go.
 func (r *Reaper) End(e Ending) (left []Proc) {
 	t := tree{r: r, Ending: e}
@@ -139,14 +170,15 @@ func (r *Reaper) End(e Ending) (left []Proc) {
 type tree struct {
 	r *Reaper
 	Ending
-	seen map[int]uint64 // members so far: pid and start time
+	seen  map[int]uint64 // members so far: pid and start time
+	freed bool           // the child's pid as a group's number may be a stranger's
 }
 
 // terminate asks the tree to end, and returns whether it did within the grace.
 func (t *tree) terminate() bool {
 	// Looked at before the first signal: parents that end take the chain along.
 	left, err := t.members()
-	if err == nil && len(left) == 0 {
+	if t.over(left, err) {
 		return true
 	}
 	told := t.Of == nil || isClosed(t.Of.done)
@@ -172,7 +204,7 @@ func (t *tree) terminate() bool {
 		case <-t.Hurry:
 			return false
 		}
-		if left, err = t.members(); err == nil && len(left) == 0 || t.nothingLeft() {
+		if left, err = t.members(); t.over(left, err) {
 			return true
 		}
 		if !told && isClosed(t.Of.done) {
@@ -185,29 +217,30 @@ func (t *tree) terminate() bool {
 // kill ends the tree until two walks in a row find nothing of it, because one
 // walk can miss what was forked while it went on.
 func (t *tree) kill() (left []Proc) {
-	deadline := time.Now().Add(killFor)
+	deadline := time.NewTimer(killFor)
+	defer deadline.Stop()
 	reported := false
 	for empty, pause := 0, time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		var err error
-		if left, err = t.members(); t.nothingLeft() {
-			return nil
-		}
-		if err == nil && len(left) == 0 {
-			if empty++; empty == 2 {
-				return nil
-			}
-		} else {
+		left, err := t.members()
+		switch {
+		case !t.over(left, err):
 			empty = 0
 			if !reported {
 				reported = true
 				t.report(left)
 			}
 			t.signal(left, err, unix.SIGKILL)
+		case empty > 0 || err != nil || t.nothingLeft():
+			return nil
+		default:
+			empty++
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-t.ended():
+		case <-time.After(pause):
+		case <-deadline.C:
 			return left
 		}
-		time.Sleep(pause)
 	}
 }
 
@@ -223,6 +256,21 @@ func (t *tree) ended() <-chan struct{} {
 	return t.Of.done
 }
 
+// over tells whether nothing of the tree is left, or, without /proc (err),
+// nothing that could be found and signalled.
+func (t *tree) over(left []Proc, err error) bool {
+	switch {
+	case err == nil:
+		return len(left) == 0
+	case t.Of != nil:
+		return isClosed(t.Of.done)
+	case os.Getpid() == 1:
+		return t.nothingLeft()
+	default:
+		return t.r.started() == 0
+	}
+}
+
 // nothingLeft tells without /proc that the tree has gone.
 func (t *tree) nothingLeft() bool { return isClosed(t.r.Empty()) }
 
@@ -234,35 +282,82 @@ func (t *tree) members() ([]Proc, error) {
 	if t.Of == nil {
 		return Descendants()
 	}
-	procs, err := snapshot()
-	if err != nil {
-		return nil, err
+	for {
+		held := t.r.holds(t.Of)
+		procs, err := snapshot()
+		if err != nil {
+			return nil, err
+		}
+		if t.r.holds(t.Of) == held { // else who had the pid in procs is not known
+			return t.pick(procs, held), nil
+		}
 	}
+}
+
+// pick returns what lives of the tree in a snapshot, and remembers all that
+// belongs to it. Held says that the child's pid was its own all the time.
+func (t *tree) pick(procs map[int]Proc, held bool) (found []Proc) {
 	if t.seen == nil {
 		t.seen = map[int]uint64{}
 	}
-	var found []Proc
-	for _, p := range below(procs, os.Getpid()) {
-		if !descendsFrom(procs, p, t.member) && !t.marked(p) {
-			continue
+	t.freed = t.freed || !held && !t.numberKept(procs)
+	ours := below(procs, os.Getpid())
+	t.include(ours, t.marked)
+	// A session is inherited and cannot be joined, so one that a member is in
+	// was made in the tree, and so was all that is in it. Ours is the exception:
+	// the child and others of our children were started in it.
+	sessions := map[int]bool{}
+	for grown := true; grown; {
+		for _, p := range ours {
+			if t.member(p) && p.SID != procs[os.Getpid()].SID {
+				sessions[p.SID] = true
+			}
 		}
-		t.seen[p.PID] = p.Start
-		if p.State != "Z" && p.State != "X" {
+		grown = t.include(ours, func(p Proc) bool {
+			return sessions[p.SID] || descendsFrom(procs, p, t.member)
+		})
+	}
+	for _, p := range ours {
+		if t.member(p) && !p.ended {
 			found = append(found, p)
 		}
 	}
-	return found, nil
+	return found
 }
+
+// include remembers as members those of procs that belong, and returns whether
+// there were any that it did not know.
+func (t *tree) include(procs []Proc, belongs func(Proc) bool) (grown bool) {
+	for _, p := range procs {
+		if start, ok := t.seen[p.PID]; (!ok || start != p.Start) && belongs(p) {
+			t.seen[p.PID] = p.Start
+			grown = true
+		}
+	}
+	return grown
+}
+
+// numberKept tells whether the group of the reaped child still has the number.
+// It keeps it, and nobody else gets it as a pid, for as long as it has members.
+func (t *tree) numberKept(procs map[int]Proc) bool {
+	if _, reused := procs[t.Of.pid]; reused || !t.Of.groupLeft {
+		return false
+	}
+	for _, p := range procs {
+		if t.numbered(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// numbered tells whether p is in the group, or in the session, that has the
+// child's pid as its number.
+func (t *tree) numbered(p Proc) bool { return p.PGID == t.Of.pid || p.SID == t.Of.pid }
 
 func (t *tree) member(p Proc) bool {
 	start, ok := t.seen[p.PID]
-	if ok && start == p.Start {
-		return true
-	}
-	leader := t.Of.pid
-	// A group or session with living members keeps its number, and so the pid
-	// of its leader, from being given to anybody else.
-	return p.PGID == leader || p.SID == leader
+	return ok && start == p.Start || !t.freed && t.numbered(p)
 }
 
 func (t *tree) marked(p Proc) bool {
@@ -302,12 +397,17 @@ func (t *tree) signal(procs []Proc, err error, sigs ...syscall.Signal) {
 	}
 }
 
-// SignalDescendants sends sig to each of our descendants, as far as they can be
-// found.
+// SignalDescendants sends sig to each of our descendants. Without a usable
+// /proc it does what [Reaper.SignalChildren] does.
 func (r *Reaper) SignalDescendants(sig syscall.Signal) {
-	t := tree{r: r}
-	procs, err := t.members()
-	t.signal(procs, err, sig)
+	procs, err := Descendants()
+	if err != nil {
+		r.SignalChildren(sig)
+		return
+	}
+	for _, p := range procs {
+		_ = r.signalProc(p, sig)
+	}
 }
 
 // signalProc sends sig to p, and to nobody who got its pid afterwards: through
