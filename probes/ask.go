@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -33,16 +32,16 @@ const maxAnswer = 10 << 10
 // when instance is not empty and the answer is another one's. It returns when
 // ctx ends.
 func Ask(ctx context.Context, addr, path, instance string) (status int, body string, err error) {
-	host, port, err := splitAddress(addr)
+	ip, port, err := splitAddress(addr)
 	if err != nil {
 		return 0, "", err
 	}
-	hosts := []string{host}
-	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+	hosts := []string{ip.String()}
+	if !ip.IsValid() || ip.IsUnspecified() {
 		hosts = []string{"127.0.0.1", "::1"}
 	}
-	for _, h := range hosts {
-		to := net.JoinHostPort(h, strconv.Itoa(port))
+	for _, host := range hosts {
+		to := net.JoinHostPort(host, strconv.Itoa(port))
 		status, body, why := ask(ctx, to, path, instance)
 		if why == nil {
 			return status, body, nil

@@ -41,6 +41,8 @@ const (
 const (
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
+
+	complaintEvery = 10 * time.Second
 )
 
 // Response is the answer to a request.
@@ -71,6 +73,8 @@ type Server struct {
 	drained  chan struct{} // closed when no connection has a goroutine any more
 	closing  sync.Once
 	buffers  sync.Pool // of *buffer
+
+	complained time.Time // about accept(2); Serve's alone
 
 	mu       sync.Mutex
 	max      int   // connections in both queues
@@ -130,7 +134,7 @@ func (s *Server) Serve() error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept probes on %s: %w", s.listener.Addr(), err)
 		default:
-			wait = s.backOff(wait, err)
+			wait = s.notAccepted(err, wait)
 		}
 	}
 }
@@ -144,17 +148,22 @@ func (s *Server) Close() {
 	})
 }
 
-// backOff waits twice as long as the last time, but not for what Close ends.
-// It says so at the first failure of a series.
-func (s *Server) backOff(last time.Duration, err error) time.Duration {
-	if last == 0 {
+// notAccepted deals with an error of accept(2) and returns for how long Serve
+// has waited since, last being the time before. Where descriptors have run out
+// and a client can be sent away, that is not at all: a probe may be next.
+func (s *Server) notAccepted(err error, last time.Duration) time.Duration {
+	if time.Since(s.complained) > complaintEvery {
+		s.complained = time.Now()
 		s.log.Warn("probe connection not accepted", "err", err)
 	}
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		s.mu.Lock()
 		oldest := s.evict()
 		s.mu.Unlock()
-		oldest.hangUp()
+		if oldest != nil {
+			oldest.hangUp()
+			return 0
+		}
 	}
 	wait := min(max(2*last, minBackoff), maxBackoff)
 	timer := time.NewTimer(wait)

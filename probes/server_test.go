@@ -7,12 +7,15 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -396,6 +399,65 @@ func TestAcceptingGoesOnAfterErrors(t *testing.T) {
 	addr := serve(t, f, probes.Endpoints(running))
 	resp, _ := probe(t, kubelet(t), http.MethodGet, "http://"+addr+"/livez")
 	assert.Equal(t, 200, resp.StatusCode)
+}
+
+// Idle clients use up our descriptors: those that are left are for the hooks,
+// and a probe still gets in.
+func TestFewDescriptors(t *testing.T) {
+	for name, hold := range map[string]string{"a low limit": "0", "all but a few in use": "45"} {
+		t.Run(name, func(t *testing.T) {
+			exe, err := os.Executable()
+			require.NoError(t, err)
+			cmd := exec.CommandContext(t.Context(), exe)
+			cmd.Env = append(os.Environ(), "TEST_ROLE=server", "TEST_ARG="+hold)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			t.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			})
+			line, err := bufio.NewReader(out).ReadString('\n')
+			require.NoError(t, err)
+			addr := strings.TrimSpace(line)
+
+			client := kubelet(t)
+			for range 300 {
+				dial(t, addr)
+			}
+			for range 5 {
+				resp, _ := probe(t, client, http.MethodGet, "http://"+addr+"/livez")
+				assert.Equal(t, 200, resp.StatusCode)
+			}
+		})
+	}
+}
+
+// TestMain is a server with 64 descriptors, of which $TEST_ARG are in use,
+// when $TEST_ROLE says so, and the tests otherwise.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_ROLE") != "server" {
+		os.Exit(m.Run())
+	}
+	check := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	check(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}))
+	l, err := probes.Listen("127.0.0.1:0")
+	check(err)
+	hold, err := strconv.Atoi(os.Getenv("TEST_ARG"))
+	check(err)
+	for range hold {
+		_, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		check(err)
+	}
+	s := probes.New(l, probes.Endpoints(running), nil)
+	fmt.Println(l.Addr())
+	check(s.Serve())
 }
 
 func TestCloseCutsABackoffShort(t *testing.T) {
