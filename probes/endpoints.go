@@ -75,18 +75,18 @@ func status(r *report.Report) Response { return Response{Status: 200, Body: r.JS
 // passed says that there is no check, so that nobody takes a 200 for the word
 // of the application.
 func passed(r *report.Report) Response {
-	b := appendPhase(nil, "ok", r)
+	b := beginBody("ok", r)
 	return Response{Status: 200, Body: append(b, `,"check":"none"}`+"\n"...)}
 }
 
 func unavailable(r *report.Report) Response {
-	b := appendPhase(nil, "unavailable", r)
+	b := beginBody("unavailable", r)
 	b = appendString(append(b, `,"reason":`...), why(r))
 	return Response{Status: 503, Body: append(b, "}\n"...)}
 }
 
 func failed(r *report.Report) Response {
-	b := appendPhase(nil, "failed", r)
+	b := beginBody("failed", r)
 	if r.Failure.Step != "" {
 		b = appendString(append(b, `,"step":`...), r.Failure.Step)
 	}
@@ -133,8 +133,9 @@ func whichStep(r *report.Report) string {
 	}
 }
 
-func appendPhase(b []byte, status string, r *report.Report) []byte {
-	b = append(b, `{"status":"`...)
+// beginBody begins a body. Most fit in the room that it makes.
+func beginBody(status string, r *report.Report) []byte {
+	b := append(make([]byte, 0, 160), `{"status":"`...)
 	b = append(b, status...)
 	return appendString(append(b, `","phase":`...), string(r.Phase))
 }
