@@ -13,8 +13,9 @@ import (
 
 // A ledger holds the report of this run and is its only writer.
 type ledger struct {
-	mu sync.Mutex
-	r  report.Report
+	mu      sync.Mutex
+	r       report.Report
+	orphans func() int // reaped so far
 }
 
 func (l *ledger) update(f func(*report.Report)) {
@@ -25,8 +26,10 @@ func (l *ledger) update(f func(*report.Report)) {
 
 // snapshot returns a copy that nobody changes any more.
 func (l *ledger) snapshot() *report.Report {
+	reaped := l.orphans()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.r.Reaped = reaped
 	return l.r.Clone()
 }
 

@@ -28,6 +28,7 @@ func (s *supervisor) lifecycle() (code int) {
 	case failure != nil:
 		code = s.fail(failure)
 	case len(s.cfg.Command) == 0:
+		s.begin() // if there was no hook at all
 		s.term.empty()
 	case s.cfg.Mode == ModeExec:
 		s.endRest() // nobody could reap it afterwards
@@ -72,7 +73,7 @@ func (s *supervisor) runHooks() (exported []string, failure *report.Failure) {
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		exported, err = s.runner().Run(ctx, s.plan.Stages, s.childEnv())
+		exported, err = s.runner.Run(ctx, s.plan.Stages, s.childEnv())
 		done <- err
 	}()
 	for {
@@ -128,7 +129,8 @@ func (s *supervisor) stopped() *report.Failure {
 	}
 }
 
-func (s *supervisor) runner() *hooks.Runner {
+// newRunner returns what runs hooks and stop hooks.
+func (s *supervisor) newRunner() *hooks.Runner {
 	return &hooks.Runner{
 		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
 		Output:    map[HookOutput]hooks.Output{OutputPlain: hooks.Plain, OutputPrefix: hooks.Prefix, OutputInherit: hooks.Inherit}[s.cfg.HookOutput],
@@ -194,12 +196,16 @@ type tended struct {
 	kill    <-chan time.Time
 	holdOut <-chan time.Time
 	ended   *report.Failure // why we ended it, if we did
+	alone   bool            // nothing of the hooks was running when it started
 }
+
+// atOnce is how soon a command ends that was meant to be a daemon.
+const atOnce = 2 * time.Second
 
 // runCommand starts the command and passes signals on until it has ended. It
 // returns its exit code.
 func (s *supervisor) runCommand() int {
-	c := &tended{supervisor: s}
+	c := &tended{supervisor: s, alone: s.nothingLeft()}
 	started := s.startCommand()
 	for {
 		select {
@@ -230,14 +236,9 @@ func (s *supervisor) runCommand() int {
 // notStarted is the end of a command that could not be executed.
 func (s *supervisor) notStarted(err error) int {
 	s.serve()
-	code := ExitOwn
-	var lookup *hooks.LookupError
-	if errors.As(err, &lookup) {
-		code = lookup.Code()
-	}
-	f := &report.Failure{Cause: report.Invalid, Code: code, Reason: "command: " + err.Error()}
 	s.log.Error("command not started", "err", err)
-	return s.fail(f)
+	failed := commandError{err}
+	return s.fail(&report.Failure{Cause: report.Invalid, Code: failed.Code(), Reason: failed.Error()})
 }
 
 func (c *tended) begun() {
@@ -301,7 +302,7 @@ func (c *tended) tell(sig syscall.Signal) {
 	c.ledger.phase(report.Stopping)
 	c.forward(sig)
 	c.holdOut = time.After(holdOutFirst)
-	if !c.deadline.IsZero() {
+	if !c.deadline.IsZero() && c.ended == nil {
 		c.kill = time.After(c.mainTime())
 	}
 }
@@ -348,10 +349,10 @@ func (c *tended) over() int {
 		r.Failure = c.ended
 	})
 	c.log.Info("command ended", "command", commandName(c.cfg), "code", code, "seconds", lived.Seconds())
-	if c.ended != nil && c.term.isEmpty() {
-		c.term.write(c.ended.Message(messageMax)) // nobody else can know this
+	if c.ended != nil { // nobody else can know this
+		c.term.add(c.ended.Message(messageMax))
 	}
-	if c.stopping == 0 && lived < 2*time.Second && !c.nothingLeft() {
+	if c.stopping == 0 && code == 0 && lived < atOnce && c.alone && !c.nothingLeft() {
 		c.log.Warn("command ended at once and left processes running, which end with it: run it in the foreground", "command", commandName(c.cfg))
 	}
 	c.startDeadline()
@@ -371,6 +372,12 @@ func (s *supervisor) end(code int) int {
 			}
 		}
 	})
+	if s.plan.Len()+len(s.plan.Stop) > 0 {
+		s.runner.Flush(flushTimeout)
+	}
+	if s.ledger.snapshot().Failure == nil {
+		s.term.retract()
+	}
 	if s.cfg.ReportFile != "" {
 		if err := os.WriteFile(string(s.cfg.ReportFile), s.ledger.snapshot().JSON(), 0o644); err != nil {
 			s.log.Warn("report not written", "err", err)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
-	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 )
 
 // prepared is everything that is known before anything runs.
@@ -23,14 +22,10 @@ type prepared struct {
 }
 
 // prepare checks all that can be checked without running anything, and returns
-// everything that is wrong at once.
-func prepare(c Config, environ []string) (p prepared, err error) {
-	var problems []error
-	add := func(err error) {
-		if err != nil {
-			problems = append(problems, err)
-		}
-	}
+// everything that is wrong at once, the settings (invalid) included.
+func prepare(c Config, environ []string, invalid error) (p prepared, err error) {
+	problems := []error{invalid}
+	add := func(err error) { problems = append(problems, err) }
 	p.env, err = hooks.EnvFiles(environ, c.EnvFiles)
 	add(err)
 	p.plan, err = hooks.Load(hookOptions(c))
@@ -47,7 +42,7 @@ func prepare(c Config, environ []string) (p prepared, err error) {
 	}
 	if len(c.Command) > 0 {
 		if p.path, err = hooks.Lookup(c.Command[0], p.env); err != nil {
-			add(fmt.Errorf("command: %w", err))
+			add(commandError{err})
 		}
 	}
 	return p, errors.Join(problems...)
@@ -65,22 +60,53 @@ func hookOptions(c Config) hooks.Options {
 	}
 }
 
-// errorCode is the exit code for what prepare found: a command that is missing
-// or cannot be executed has its own, everything else is 125.
-func errorCode(err error) int {
+// commandError is why the command cannot be started.
+type commandError struct{ error }
+
+func (e commandError) Error() string { return "command: " + e.error.Error() }
+
+func (e commandError) Unwrap() error { return e.error }
+
+// Code is 126 or 127 where the program is to blame, else 125.
+func (e commandError) Code() int {
 	var lookup *hooks.LookupError
-	if problems, ok := err.(interface{ Unwrap() []error }); ok && len(problems.Unwrap()) == 1 &&
-		errors.As(problems.Unwrap()[0], &lookup) {
+	if errors.As(e.error, &lookup) {
 		return lookup.Code()
 	}
 	return ExitOwn
 }
 
+// errorCode is the exit code for what prepare found: that of the command if
+// nothing else is wrong.
+func errorCode(err error) int {
+	var command commandError
+	if problems := flatten(err); len(problems) == 1 && errors.As(problems[0], &command) {
+		return command.Code()
+	}
+	return ExitOwn
+}
+
+// flatten returns the errors that were joined, in order.
+func flatten(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+	}
+	return all
+}
+
 // Check validates settings and hooks, prints what would be run to stdout and
 // what is wrong to stderr, and returns the exit code that a run would have if
 // it could not start, or 0. It runs and touches nothing.
-func Check(c Config, environ []string, stdout, stderr io.Writer) int {
-	p, err := prepare(c, environ)
+func Check(c Config, o Options, stdout, stderr io.Writer) int {
+	p, err := prepare(c, o.Environ, o.Invalid)
+	for _, name := range o.Warnings {
+		fmt.Fprintf(stderr, "cleanimg-init: warning: unknown variable %s, it does nothing: see --help\n", name)
+	}
 	for _, warning := range p.plan.Warnings {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", warning)
 	}
@@ -147,13 +173,6 @@ func PrintProblems(w io.Writer, err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(w, "cleanimg-init: %s\n", line)
 	}
-}
-
-// ExplainProblems puts what is wrong with the settings where the pod's status
-// shows it. The settings need not be valid.
-func ExplainProblems(c Config, err error) {
-	f := report.Failure{Cause: report.Invalid, Code: ExitOwn, Reason: err.Error()}
-	terminationLog{string(c.TerminationLog)}.write(f.Message(messageMax))
 }
 
 // commandName is how the command is called in logs: arguments may be secret.

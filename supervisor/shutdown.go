@@ -152,7 +152,7 @@ func (s *supervisor) runStopHooks(code int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.runner().RunStop(ctx, s.plan.Stop, s.childEnv(), code, nil)
+		s.runner.RunStop(ctx, s.plan.Stop, s.childEnv(), code, nil)
 	}()
 	var limit <-chan time.Time
 	var grace time.Duration
@@ -186,9 +186,16 @@ func (s *supervisor) stopHooksLimit() (<-chan time.Time, time.Duration) {
 	return time.After(left - grace), grace / 2
 }
 
-// holdOut names what does not end.
+// holdOut names what does not end, also where the pod's status shows it: if the
+// kubelet has to kill us, this is the reason.
 func (s *supervisor) holdOut(step string, left []reaper.Proc) {
-	s.log.Warn("still running", "step", step, "processes", describe(left))
+	who := describe(left)
+	if step == "" {
+		s.log.Warn("still running", "processes", who)
+	} else {
+		s.log.Warn("still running", "step", step, "processes", who)
+	}
+	s.term.add("still running: " + who + "\n")
 }
 
 func describe(procs []reaper.Proc) string {

@@ -12,11 +12,11 @@ package supervisor
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -44,11 +44,16 @@ const (
 // has stalled.
 const flushTimeout = 200 * time.Millisecond
 
+// maxProcs bounds the threads that we run at once: on a node with 64 CPUs the Go
+// runtime would take as many, and each counts against the pids limit.
+const maxProcs = 2
+
 // Options is what a run needs besides its settings.
 type Options struct {
 	Environ  []string // of this process, as it was started
 	Version  string
 	Warnings []string // variables with our prefix that mean nothing
+	Invalid  error    // what is wrong with the settings: then nothing is run
 	Stderr   int      // descriptor of log and messages
 }
 
@@ -70,6 +75,7 @@ type supervisor struct {
 	serving   chan struct{} // closed when the probes may be served
 
 	foreground bool // we own the terminal at descriptor 0
+	runner     *hooks.Runner
 	main       *reaper.Child
 	shutdown
 }
@@ -83,7 +89,7 @@ func Run(c Config, o Options) (code int) {
 	if nested(o.Environ) {
 		return s.stepAside()
 	}
-	p, err := prepare(c, o.Environ)
+	p, err := prepare(c, o.Environ, o.Invalid)
 	listener, listenErr := s.listen()
 	if err = errors.Join(err, listenErr); err != nil {
 		if listener != nil {
@@ -94,6 +100,7 @@ func Run(c Config, o Options) (code int) {
 	s.prepared = p
 	s.ledger.plan(p.plan)
 	s.becomeInit()
+	s.runner = s.newRunner()
 
 	var g run.Group
 	g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
@@ -120,7 +127,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s := &supervisor{
 		cfg: c, opts: o,
 		redact:   report.NewRedactor(o.Environ),
-		term:     terminationLog{string(c.TerminationLog)},
+		term:     terminationLog{path: string(c.TerminationLog)},
 		reaper:   &reaper.Reaper{},
 		signals:  make(chan os.Signal, 128),
 		serving:  make(chan struct{}),
@@ -129,6 +136,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
+	s.ledger.orphans = s.reaper.Orphans
 	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now(), Instance: probes.InstanceID()}
 	return s
 }
@@ -183,12 +191,11 @@ func (s *supervisor) becomeInit() {
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	}
 	s.foreground = ownsTerminal()
-	s.reaper.OnOrphan(func(pid int, e reaper.Exit) {
-		s.ledger.update(func(r *report.Report) { r.Reaped++ })
-		if s.cfg.WarnReaped {
+	if s.cfg.WarnReaped {
+		s.reaper.OnOrphan(func(pid int, e reaper.Exit) {
 			s.log.Warn("reaped an orphan", "pid", pid, "code", e.Code())
-		}
-	})
+		})
+	}
 }
 
 // begin is called when the first process has been started, and does what could
@@ -209,6 +216,7 @@ func (s *supervisor) begin() {
 		s.log.Info("started", attrs...)
 		s.notices()
 		go s.listenRest()
+		runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
 	})
 }
 
@@ -277,7 +285,7 @@ func (s *supervisor) stepAside() int {
 	}
 	path, err := hooks.Lookup(s.cfg.Command[0], s.opts.Environ)
 	if err != nil {
-		return s.refuse(errors.Join(fmt.Errorf("command: %w", err)))
+		return s.refuse(commandError{err})
 	}
 	s.log.Warn("started by another cleanimg-init: no hooks, no probes, only the command", "command", commandName(s.cfg))
 	s.sink.flush(flushTimeout)
@@ -293,8 +301,7 @@ func (s *supervisor) becomeCommand() int {
 }
 
 func (s *supervisor) replace(c reaper.Command) int {
-	err := hooks.StartError(c.Path, reaper.Replace(c))
-	return s.refuse(errors.Join(fmt.Errorf("command: %w", err)))
+	return s.refuse(commandError{hooks.StartError(c.Path, reaper.Replace(c))})
 }
 
 // ownsTerminal tells whether descriptor 0 is our controlling terminal and we

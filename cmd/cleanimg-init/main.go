@@ -49,20 +49,17 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	cfg, warnings, err := supervisor.ParseConfig(environ, o.settings, o.flags, o.rest)
-	if err != nil {
-		return refuse(cfg, stderr, err)
-	}
-	switch o.verb {
-	case verbCheck:
-		for _, name := range warnings {
-			fmt.Fprintf(stderr, "cleanimg-init: warning: unknown variable %s, it does nothing: see --help\n", name)
-		}
-		return supervisor.Check(cfg, environ, stdout, stderr)
-	case verbProbe:
+	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: err, Stderr: 2}
+	switch {
+	case o.verb == verbCheck:
+		return supervisor.Check(cfg, settings, stdout, stderr)
+	case o.verb == verbProbe && err == nil:
 		return probe(cfg, o.probe, stdout, stderr)
+	case o.verb == verbProbe:
+		return fail(stderr, err)
 	}
 	ownRuntime(environ)
-	return supervisor.Run(cfg, supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Stderr: 2})
+	return supervisor.Run(cfg, settings)
 }
 
 // probe asks the running instance of this container, and returns 0 or 1.
@@ -88,12 +85,6 @@ func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
 func fail(stderr io.Writer, err error) int {
 	supervisor.PrintProblems(stderr, err)
 	return supervisor.ExitOwn
-}
-
-// refuse says which settings are wrong, also where the pod's status shows it.
-func refuse(cfg supervisor.Config, stderr io.Writer, err error) int {
-	supervisor.ExplainProblems(cfg, err)
-	return fail(stderr, err)
 }
 
 // ownRuntime undoes what the image's variables for its own Go program did to
