@@ -164,7 +164,8 @@ type Instance struct {
 	Root string // its root file system, on the host
 
 	t       *testing.T
-	pidNS   string
+	process *os.Process
+	pidNS   *os.File
 	netNS   *os.File
 	done    chan struct{}
 	state   *os.ProcessState
@@ -211,10 +212,14 @@ func Run(t *testing.T, o Options) *Instance {
 		}
 	}
 	require.NoError(t, err, "start a process in new namespaces")
+	// Signals go through os.Process, which knows when it has been waited for:
+	// the bare number may by then be a stranger's.
+	in.process = cmd.Process
 	in.PID = cmd.Process.Pid
 	// A short-lived one may have ended: it has no network to enter any more,
-	// and there is nothing to list.
-	in.pidNS, _ = os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", in.PID))
+	// and there is nothing to list. Held open, because the number of a
+	// namespace that is gone is given to the next.
+	in.pidNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/pid", in.PID))
 	if !unprivileged {
 		in.netNS, _ = os.Open(fmt.Sprintf("/proc/%d/ns/net", in.PID))
 	}
@@ -232,14 +237,11 @@ func Run(t *testing.T, o Options) *Instance {
 
 // cleanup kills PID 1, and with it, by the kernel's hand, the namespace.
 func (in *Instance) cleanup() {
-	_ = syscall.Kill(in.PID, syscall.SIGKILL)
+	_ = in.process.Kill()
 	select {
 	case <-in.done:
 	case <-time.After(patience):
 		in.t.Errorf("container %d cannot be killed", in.PID)
-	}
-	if in.netNS != nil {
-		in.netNS.Close()
 	}
 	if in.t.Failed() {
 		in.t.Logf("stdout:\n%s", tail(in.Stdout.String()))
@@ -248,6 +250,8 @@ func (in *Instance) cleanup() {
 	if left := in.Processes(); len(left) > 0 {
 		in.t.Errorf("the namespace outlived its PID 1: %v", left)
 	}
+	in.pidNS.Close() // nil is harmless
+	in.netNS.Close()
 }
 
 func tail(s string) string {
@@ -450,7 +454,7 @@ func (in *Instance) Message() string {
 // Signal sends a signal to PID 1 from outside, as an engine does.
 func (in *Instance) Signal(s syscall.Signal) {
 	in.t.Helper()
-	require.NoError(in.t, syscall.Kill(in.PID, s), "signal %v", s)
+	require.NoError(in.t, in.process.Signal(s), "signal %v", s)
 }
 
 // Running says that PID 1 has not ended.
@@ -478,6 +482,11 @@ func (in *Instance) WaitFor(d time.Duration) int {
 	case <-time.After(d):
 		require.FailNow(in.t, "the container did not end", "within %v; it has %v", d, in.Processes())
 	}
+	return in.code()
+}
+
+// code is for when done is closed.
+func (in *Instance) code() int {
 	status := in.state.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return -int(status.Signal())
@@ -519,7 +528,7 @@ func (in *Instance) eventually(what string, holds func() bool) {
 			return
 		}
 		if ended {
-			require.FailNow(in.t, "the container ended", "with %d while the test waited for %s", in.WaitFor(0), what)
+			require.FailNow(in.t, "the container ended", "with %d while the test waited for %s", in.code(), what)
 		}
 		if time.Now().After(deadline) {
 			require.FailNow(in.t, "waited in vain", "for %s; the container has %v", what, in.Processes())
@@ -636,6 +645,10 @@ func (in *Instance) ExecStart(args ...string) *exec.Cmd {
 }
 
 func (in *Instance) execCommand(args ...string) *exec.Cmd {
+	in.t.Helper()
+	if !in.Running() {
+		require.FailNow(in.t, "nothing to enter", "the container has ended with %d", in.code())
+	}
 	enter := []string{"-t", strconv.Itoa(in.PID), "-m", "-p", "-n", "-i", "-u", "-r", "-w"}
 	if unprivileged {
 		enter = append(enter, "-U", "--preserve-credentials")
@@ -672,6 +685,10 @@ func (p Process) String() string {
 // Processes lists what is in the container's pid namespace, and not in one
 // nested in it.
 func (in *Instance) Processes() []Process {
+	var own, other unix.Stat_t
+	if in.pidNS == nil || unix.Fstat(int(in.pidNS.Fd()), &own) != nil {
+		return nil
+	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
@@ -682,8 +699,8 @@ func (in *Instance) Processes() []Process {
 		if err != nil {
 			continue
 		}
-		ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", host))
-		if err != nil || ns != in.pidNS {
+		err = unix.Stat(fmt.Sprintf("/proc/%d/ns/pid", host), &other)
+		if err != nil || other.Ino != own.Ino {
 			continue
 		}
 		if p, ok := process(host); ok {

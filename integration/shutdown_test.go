@@ -148,7 +148,7 @@ func TestWithoutGracePeriodTheCommandIsNeverKilled(t *testing.T) {
 	in.Signal(syscall.SIGTERM)
 	in.WaitStdout("got TERM")
 	// After 8 s it is named, not killed.
-	in.WaitStderr("testprog")
+	in.WaitStderr("state S")
 	assert.True(t, in.Running())
 	in.Signal(syscall.SIGUSR1)
 	assert.Equal(t, 5, in.Wait())
@@ -495,14 +495,14 @@ func TestTermAtAnyTime(t *testing.T) {
 				Files: []File{Hook("10-a", "touch /tmp/hook", "sleep 10ms", "touch /tmp/hook-done"), StopHook("10-stop", "touch /tmp/stop")},
 			})
 			time.Sleep(time.Duration(i) * time.Millisecond)
-			_ = syscall.Kill(in.PID, syscall.SIGTERM)
+			_ = in.process.Signal(syscall.SIGTERM)
 			// A TERM from before stage0's exec, or the runtime's first
 			// instructions, is lost, as it is with every init: send again.
 			for range 100 {
 				select {
 				case <-in.done:
 				case <-time.After(100 * time.Millisecond):
-					_ = syscall.Kill(in.PID, syscall.SIGTERM)
+					_ = in.process.Signal(syscall.SIGTERM)
 				}
 			}
 			code := in.Wait()

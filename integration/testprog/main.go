@@ -51,6 +51,7 @@ func init() {
 		"props":  printProps,
 		"status": printStatus,
 		"tty":    printTTY,
+		"ps":     printProcesses,
 		"ignore": ignore,
 		"block":  block,
 		"umask":  umask,
