@@ -129,6 +129,7 @@ func (t *try) start(file int, env []string) (Result, error) {
 	t.begun()
 	// After that, so that the log says that it started before it speaks.
 	t.out.start()
+	t.r.keep(t.out.relays)
 	return Result{}, nil
 }
 
