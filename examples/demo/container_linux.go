@@ -47,7 +47,7 @@ func isolated(root string) (cmd *exec.Cmd, surroundings string, err error) {
 		return cmd
 	}
 	if out, err := command("/demo", "exit").CombinedOutput(); err != nil {
-		return nil, "", fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+		return nil, "", fmt.Errorf("%w %s", err, bytes.TrimSpace(out))
 	}
 	return command("/cleanimg-init"), surroundings, nil
 }

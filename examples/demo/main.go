@@ -231,6 +231,7 @@ type container struct {
 
 	ctx    context.Context
 	cmd    *exec.Cmd
+	group  bool          // it leads a process group, and has no namespace
 	ended  chan struct{} // closed after cmd.Wait
 	client *http.Client
 }
@@ -256,6 +257,8 @@ func startContainer(ctx context.Context, root string, log io.Writer) (*container
 	if c.cmd, c.surroundings, err = isolated(root); err != nil {
 		prefix = root
 		c.cmd = exec.Command(filepath.Join(root, "cleanimg-init"))
+		c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		c.group = true
 		c.surroundings = fmt.Sprintf("as an ordinary process: namespaces are not allowed here (%v)", err)
 	}
 	if err := writeHooks(root, prefix); err != nil {
@@ -269,6 +272,7 @@ func startContainer(ctx context.Context, root string, log io.Writer) (*container
 		"CLEANIMG_INIT_DRAIN_DELAY=" + drains.String(),
 	}
 	c.cmd.Stdout, c.cmd.Stderr = log, log
+	c.cmd.WaitDelay = time.Second // what is left may hold the log's pipe
 	if err := c.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -279,8 +283,12 @@ func startContainer(ctx context.Context, root string, log io.Writer) (*container
 	return c, nil
 }
 
-// kill ends what is left, if anything is: with PID 1 goes its namespace.
+// kill ends what is left, if anything is: with PID 1 goes its namespace, and
+// without one its process group.
 func (c *container) kill() {
+	if c.group {
+		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL)
+	}
 	_ = c.cmd.Process.Kill()
 	<-c.ended
 }
