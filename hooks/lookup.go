@@ -151,3 +151,39 @@ func mayExecute(file string, info os.FileInfo, who *Identity) bool {
 		return mode&0o001 != 0
 	}
 }
+
+// StartError explains why the kernel did not start the program at path, which
+// [Lookup] had accepted. It is a [*LookupError] when the program is to blame;
+// anything else is 125.
+func StartError(path string, err error) error { return startError(path, path, err, nil) }
+
+func startError(file, shown string, err error, who *Identity) error {
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return fmt.Errorf("start %s: %w: the pids limit is reached (pids.max of the container, podPidsLimit of the node, or ulimit -u)", shown, err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("start %s: %w: the memory limit leaves no room for a process", shown, err)
+	case errors.Is(err, unix.E2BIG):
+		return refused(shown, err, codeNotExecutable, ": arguments and environment have at most a quarter of the stack limit, each string 128 KiB")
+	case errors.Is(err, unix.EPERM) && who != nil:
+		return refused(shown, err, codeNotExecutable, fmt.Sprintf(": we may not become %d:%d, or it has file capabilities that the container has not", who.UID, who.GID))
+	case errors.Is(err, unix.EPERM):
+		return refused(shown, err, codeNotExecutable, ": it has file capabilities that the container has not: add them, or take them off with setcap -r")
+	}
+	// It was all right when it was looked up: say what has changed.
+	if changed := executable(file, shown, who); changed != nil {
+		return changed
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return refused(shown, err, codeNotFound, "")
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ETXTBSY), errors.Is(err, unix.ENOTDIR):
+		return refused(shown, err, codeNotExecutable, "")
+	default:
+		return fmt.Errorf("start %s: %w", shown, err)
+	}
+}
+
+func refused(shown string, err error, code int, hint string) error {
+	return &LookupError{Name: shown, code: code, Problem: fmt.Sprintf("start %s: %v%s", shown, err, hint)}
+}

@@ -194,3 +194,26 @@ func FuzzInspectELF(f *testing.F) {
 		}
 	})
 }
+
+func TestStartError(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "gone")
+	for _, tt := range []struct {
+		path string
+		err  error
+		code int
+		want string
+	}{
+		{"/bin/sh", unix.EAGAIN, 125, "start /bin/sh: resource temporarily unavailable: the pids limit is reached"},
+		{"/bin/sh", unix.ENOMEM, 125, "start /bin/sh: cannot allocate memory: the memory limit"},
+		{"/bin/sh", unix.E2BIG, 126, "start /bin/sh: argument list too long: arguments and environment have at most"},
+		{"/bin/sh", unix.EPERM, 126, "file capabilities"},
+		{"/bin/sh", unix.EACCES, 126, "start /bin/sh: permission denied"},
+		{"/bin/sh", unix.ENOENT, 127, "start /bin/sh: no such file or directory"},
+		{"/bin/sh", unix.EMFILE, 125, "start /bin/sh: too many open files"},
+		{gone, unix.ENOENT, 127, "not found: " + gone},
+	} {
+		err := StartError(tt.path, tt.err)
+		require.ErrorContains(t, err, tt.want)
+		assert.Equal(t, tt.code, Result{Cause: NotStarted, Err: err}.Code(), tt.want)
+	}
+}

@@ -35,6 +35,7 @@ func TestRunCodes(t *testing.T) {
 		{"not found", Step{Name: "s", program: []string{"/no/such/program"}}, NotStarted, 127, "not found: /no/such/program"},
 		{"not in PATH", Step{Name: "s", program: []string{"no-such"}}, NotStarted, 127, `"no-such" is in no directory of PATH (/nowhere)`},
 		{"directory", Step{Name: "s", program: []string{"/proc"}}, NotStarted, 126, "/proc is a directory"},
+		{"too long", roleStep(t, "s", "exit", strings.Repeat("x", 200<<10)), NotStarted, 126, "argument list too long"},
 		{"working directory", Step{Name: "s", program: []string{"/x"}, dir: "/no/such"}, NotStarted, 126, "dir /no/such: no such file or directory"},
 		{"variable", Step{Name: "s", program: []string{"/x", "${NOT_SET}"}}, BadStep, 125, "run[1]: ${NOT_SET} is not set"},
 		{"environment file", roleStep(t, "s", "export", "A=1", "secret text"), BadExport, 125, "environment file: line 2: neither KEY=value"},

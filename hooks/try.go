@@ -123,7 +123,8 @@ func (t *try) start(file int, env []string) (Result, error) {
 	t.started = time.Now()
 	if t.child, err = t.r.Reaper.Start(command); err != nil {
 		t.out.start()
-		return Result{}, t.step.startError(err, in)
+		called := t.step.program[0]
+		return Result{}, startError(inDir(in.dir, path), called, err, t.step.identity)
 	}
 	t.r.firstStart()
 	t.begun()
@@ -272,43 +273,6 @@ func (s Step) find(in invocation) (string, error) {
 		}
 	}
 	return lookup(in.program[0], s.program[0], in.dir, in.env, s.identity)
-}
-
-// startError explains why the kernel would not start the program.
-func (s Step) startError(err error, in invocation) error {
-	shown := s.program[0]
-	if errors.Is(err, unix.EPERM) && s.identity != nil {
-		return fmt.Errorf("start %s as %d:%d: %w", shown, s.identity.UID, s.identity.GID, err)
-	}
-	if s.raw {
-		// It was all right when it was checked: say what has changed.
-		if changed := executable(in.program[0], shown, s.identity); changed != nil {
-			return changed
-		}
-	}
-	return StartError(shown, err)
-}
-
-// StartError explains err, with which the kernel refused to execute a program
-// that [Lookup] had found. Where the program is to blame it is a [*LookupError];
-// any other error is not the program's fault (exit code 125).
-func StartError(name string, err error) error {
-	code := codeNotExecutable
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return fmt.Errorf("start a process: %w: the pids limit is reached (pids.max of the container, podPidsLimit of the node, or ulimit -u)", err)
-	case errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("start a process: %w: the memory limit leaves no room for it", err)
-	case errors.Is(err, unix.E2BIG):
-		return &LookupError{Name: name, code: code, Problem: fmt.Sprintf(
-			"start %s: %v: arguments and environment must fit in a quarter of the stack limit, each string in 128 KiB", name, err)}
-	case errors.Is(err, unix.ENOENT):
-		code = codeNotFound
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ETXTBSY), errors.Is(err, unix.ENOTDIR):
-	default:
-		code = codeOwn
-	}
-	return &LookupError{Name: name, code: code, Problem: fmt.Sprintf("start %s: %v", name, err)}
 }
 
 // newExportFile makes the file that becomes descriptor 3: in memory, so that no
