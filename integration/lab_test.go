@@ -107,6 +107,18 @@ func build(dir, ldflags, pkg string) error {
 // unprivileged says that we need a user namespace for everything.
 var unprivileged = os.Geteuid() != 0
 
+// ownPIDMax says that each pid namespace has its own pid_max. Before Linux 6.14
+// there was one, and a container that set it set the host's.
+func ownPIDMax() bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	return err == nil && (major > 6 || major == 6 && minor >= 14)
+}
+
 // needsRoot skips a test that cannot be had in a user namespace with one
 // mapped user.
 func needsRoot(t *testing.T) {
@@ -324,12 +336,16 @@ func buildRoot(t *testing.T, root string, o *Options) map[string]any {
 		makeMountPoint(t, m.Host, filepath.Join(root, m.Inside))
 		binds = append(binds, map[string]any{"From": m.Host, "To": m.Inside, "ReadOnly": m.ReadOnly})
 	}
+	pidMax := o.PIDMax
+	if pidMax == 0 && ownPIDMax() && !unprivileged && !o.NoProc {
+		pidMax = 8192 // a storm that is not reaped shall not take the host's pids
+	}
 	uid := o.UID
 	if unprivileged {
 		uid = -1 // the mapping has made us that user
 	}
 	return map[string]any{
-		"Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": o.PIDMax, "Loopback": true,
+		"Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": pidMax, "Loopback": true,
 		"UID": uid, "GID": uid, "KeepCaps": o.KeepCaps, "AllCaps": o.Root && o.KeepCaps == nil,
 		"Dir": o.Dir, "Path": o.Program, "Args": append([]string{o.Program}, o.Args...), "Env": o.Env,
 	}

@@ -39,10 +39,8 @@ func fullPipe(t *testing.T) *os.File {
 		}
 	}
 	require.NoError(t, syscall.SetNonblock(fds[1], false)) // a blocking one, as engines make them
-	t.Cleanup(func() { syscall.Close(fds[0]); syscall.Close(fds[1]) })
-	fd, err := syscall.Dup(fds[1])
-	require.NoError(t, err)
-	w := os.NewFile(uintptr(fd), "full pipe")
+	t.Cleanup(func() { syscall.Close(fds[0]) })
+	w := os.NewFile(uintptr(fds[1]), "full pipe")
 	t.Cleanup(func() { w.Close() })
 	return w
 }
@@ -217,12 +215,17 @@ func TestReapStorm(t *testing.T) {
 		files    []File
 	}{
 		{"10,000 orphans a second", 0, 8, files},
-		// With this few pids one is used again within milliseconds.
-		{"a tiny pid namespace", 450, 1, append([]File{Hook("00-storm", "daemon storm 60000 6s")}, files[1:]...)},
+		// With this few pids one is used again within milliseconds. A storm
+		// at full speed would use them all up now and then, and a hook that
+		// cannot be forked is another test.
+		{"a tiny pid namespace", 450, 1, append([]File{Hook("00-storm", "daemon storm 9000 6s")}, files[1:]...)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.pidMax > 0 {
 				needsRoot(t)
+				if !ownPIDMax() {
+					t.Skip("needs Linux 6.14: pid_max is the whole machine's before")
+				}
 			}
 			in := Run(t, Options{
 				Root: tt.pidMax > 0, PIDMax: tt.pidMax, Files: tt.files,
@@ -235,7 +238,7 @@ func TestReapStorm(t *testing.T) {
 				require.NotNil(t, step.Code, step.Name)
 				assert.Equal(t, i%251, *step.Code, step.Name)
 			}
-			assert.Greater(t, r.Reaped, 10_000, "the storm was none")
+			assert.Greater(t, r.Reaped, 2000, "the storm was none")
 		})
 	}
 }

@@ -142,8 +142,7 @@ func trap(args []string) error {
 	return nil
 }
 
-// bg STATEMENT: run it in a child, in our process group, and go on. It is
-// not waited for.
+// bg STATEMENT: run it in a child, in our process group, and go on.
 func background(args []string) error { return start(args, nil) }
 
 // setsid STATEMENT: as bg, in a session of its own.
@@ -170,7 +169,11 @@ func start(args []string, attr *syscall.SysProcAttr) error {
 	cmd := exec.Command(self(), words...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attr
-	return cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }() // no zombie of ours among those that the tests count
+	return nil
 }
 
 // storm N [DURATION]: make N orphans as fast as this machine can, spread over
