@@ -16,6 +16,7 @@ type ledger struct {
 	mu      sync.Mutex
 	r       report.Report
 	orphans func() int // reaped so far
+	redact  *report.Redactor
 }
 
 func (l *ledger) update(f func(*report.Report)) {
@@ -63,13 +64,13 @@ func (l *ledger) event(e hooks.Event) {
 	l.update(func(r *report.Report) {
 		for i := range r.Steps {
 			if s := &r.Steps[i]; s.Name == e.Step && s.Kind == kind {
-				enter(s, e)
+				l.enter(s, e)
 			}
 		}
 	})
 }
 
-func enter(s *report.Step, e hooks.Event) {
+func (l *ledger) enter(s *report.Step, e hooks.Event) {
 	s.Attempts = e.Attempt
 	if e.Result == nil {
 		s.Result = report.ResultRunning
@@ -86,7 +87,7 @@ func enter(s *report.Step, e hooks.Event) {
 	s.Result = resultOf(e.Result)
 	s.Reason = ""
 	if s.Result != report.ResultOK {
-		s.Reason = e.Result.Reason()
+		s.Reason = l.redact.String(e.Result.Reason())
 	}
 	code := e.Result.Code()
 	s.Code = &code

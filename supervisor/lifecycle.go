@@ -24,6 +24,7 @@ import (
 func (s *supervisor) lifecycle() (code int) {
 	exported, failure := s.runHooks()
 	s.env = hooks.WithEnv(s.env, exported...)
+	s.redact.Add(exported)
 	switch {
 	case failure != nil:
 		code = s.fail(failure)

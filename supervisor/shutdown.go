@@ -25,6 +25,8 @@ const (
 	holdOutEvery = 10 * time.Second
 	// stopHooksLeast is what the stop hooks have, of the reserve.
 	stopHooksLeast = 2 * time.Second
+	// leaveTime is kept for KILL to do its work, and for leaving.
+	leaveTime = 500 * time.Millisecond
 )
 
 // shutdown is what the ladder has to remember.
@@ -94,9 +96,10 @@ func (s *supervisor) restTime() time.Duration {
 	if s.deadline.IsZero() {
 		return s.cfg.KillGrace.Duration
 	}
-	keep := time.Duration(0)
+	reserve := s.cfg.reserve()
+	keep := min(reserve/4, leaveTime)
 	if len(s.plan.Stop) > 0 {
-		keep = min(s.cfg.reserve(), max(stopHooksLeast, s.cfg.reserve()/2))
+		keep = min(reserve, max(stopHooksLeast, reserve/2))
 	}
 	return max(0, min(s.cfg.KillGrace.Duration, time.Until(s.deadline)-keep))
 }
@@ -182,7 +185,7 @@ func (s *supervisor) stopHooksLimit() (<-chan time.Time, time.Duration) {
 		return nil, 0
 	}
 	left := time.Until(s.deadline)
-	grace := min(left/4, 500*time.Millisecond)
+	grace := min(left/4, leaveTime)
 	return time.After(left - grace), grace / 2
 }
 

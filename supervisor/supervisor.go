@@ -98,6 +98,7 @@ func Run(c Config, o Options) (code int) {
 		return s.refuse(err)
 	}
 	s.prepared = p
+	s.redact.Add(p.env) // contents of ENV_FILES
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
@@ -136,7 +137,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
-	s.ledger.orphans = s.reaper.Orphans
+	s.ledger.orphans, s.ledger.redact = s.reaper.Orphans, s.redact
 	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now(), Instance: probes.InstanceID()}
 	return s
 }
