@@ -20,8 +20,10 @@ func TestHooksCheck(t *testing.T) {
 	out, err := exec.Command("go", "build", "-o", program, "../cmd/cleanimg-init").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
+	dir, err := filepath.Abs("hooks.d")
+	require.NoError(t, err)
 	cmd := exec.Command(program, "--check")
-	cmd.Env = append(os.Environ(), "CLEANIMG_INIT_HOOKS_DIR=hooks.d")
+	cmd.Env = append(os.Environ(), "CLEANIMG_INIT_HOOKS_DIR="+dir)
 	out, err = cmd.CombinedOutput()
 
 	require.NoError(t, err, "%s", out)

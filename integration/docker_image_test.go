@@ -95,7 +95,8 @@ func dockerClients() (found []string) {
 // golangImage provides the image golang:1.26 that the Dockerfile starts from.
 // One that is there already is used as it is. Else it is made for this test:
 // the Go installation and the module cache of this machine with a busybox, so
-// that a build needs no network.
+// that a build needs no network, and a warm build cache, so that two builds do
+// not compile the standard library twice.
 func golangImage(t *testing.T) {
 	t.Helper()
 	const name = "golang:1.26"
@@ -117,7 +118,8 @@ func golangImage(t *testing.T) {
 		return dir && (base == "testdata" || name == "test" || name == "api" || name == "doc") || strings.HasSuffix(base, "_test.go")
 	})
 	r.tree(moduleDownloads(t), "/modules", nil)
-	r.imageNamed(name, "ENV PATH=/usr/local/go/bin:/bin", "ENV GOTOOLCHAIN=local", "ENV GOPROXY=file:///modules", "ENV GOSUMDB=off")
+	r.tree(buildCache(t), "/cache", nil)
+	r.imageNamed(name, "ENV PATH=/usr/local/go/bin:/bin", "ENV GOTOOLCHAIN=local", "ENV GOPROXY=file:///modules", "ENV GOSUMDB=off", "ENV GOCACHE=/cache")
 }
 
 // moduleDownloads makes a folder with what "go mod download" needs, in the
@@ -135,6 +137,18 @@ func moduleDownloads(t *testing.T) string {
 		require.NoError(t, os.MkdirAll(downloads, 0o755)) // no dependency at all
 	}
 	return downloads
+}
+
+// buildCache is what the Dockerfile's build leaves in an empty build cache.
+func buildCache(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-buildmode=exe", "-trimpath", "-ldflags=-s -w", "-o", t.TempDir()+"/", "./cmd/...")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "GOCACHE="+dir, "CGO_ENABLED=0", "GOFLAGS=")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return dir
 }
 
 func goEnv(t *testing.T, name string) string {
