@@ -459,6 +459,12 @@ func (in *Instance) touch(inside string) {
 	require.NoError(in.t, os.WriteFile(in.Path(inside), nil, 0o666))
 }
 
+// ran says that there is a file inside.
+func (in *Instance) ran(marker string) bool {
+	_, err := os.Stat(in.Path(marker))
+	return err == nil
+}
+
 // Message is what the termination log holds.
 func (in *Instance) Message() string {
 	in.t.Helper()
