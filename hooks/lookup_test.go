@@ -145,8 +145,6 @@ func TestLookupNoexec(t *testing.T) {
 
 func TestMayExecuteAsAnother(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "x"), "#!/bin/sh\n", 0o750)
-	info, err := os.Stat(file)
-	require.NoError(t, err)
 	uid, gid := os.Geteuid(), os.Getegid()
 	for _, tt := range []struct {
 		name string
@@ -163,12 +161,12 @@ func TestMayExecuteAsAnother(t *testing.T) {
 		{"root", Identity{}, 0o001, true},
 	} {
 		require.NoError(t, os.Chmod(file, tt.mode))
-		info, err = os.Stat(file)
+		info, err := os.Stat(file)
 		require.NoError(t, err)
 		assert.Equal(t, tt.want, mayExecute(file, info, &tt.who), tt.name)
 	}
 	require.NoError(t, os.Chmod(file, 0o700))
-	_, err = lookup(file, file, "", nil, &Identity{UID: 77, GID: 77})
+	_, err := lookup(file, file, "", nil, &Identity{UID: 77, GID: 77})
 	assert.ErrorContains(t, err, "is not executable for user 77: mode 0700")
 }
 

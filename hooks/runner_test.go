@@ -84,11 +84,11 @@ func TestRunInOrderAndEnvironment(t *testing.T) {
 func TestRunStepFile(t *testing.T) {
 	dir := t.TempDir()
 	work := t.TempDir()
-	write(t, filepath.Join(dir, "10-a.yaml"), fmt.Sprintf(`
+	write(t, filepath.Join(dir, "10-a.yaml"), `
 run: ["${SELF}", role, print, "${WHAT}"]
 env: {WHAT: "${PREFIX:-NA}ME", NAME: "a $$1 ${WHAT}"}
 dir: ${WORK}
-`), 0o644)
+`, 0o644)
 	write(t, filepath.Join(dir, "20-b.yaml"), "run: [\"${SELF}\", role, workdir]\ndir: ${WORK}\n", 0o644)
 	plan, err := Load(Options{Dirs: []string{dir}, DirsNamed: true})
 	require.NoError(t, err)
@@ -173,15 +173,16 @@ func TestBackoffIsCutShort(t *testing.T) {
 }
 
 func TestTimeoutLeavesNothing(t *testing.T) {
+	t.Parallel() // it has to give the hook the time to get into trouble
 	pids := filepath.Join(t.TempDir(), "pids")
 	hook := roleStep(t, "10-a", "spill", pids, "stubborn")
-	hook.Timeout = 3 * time.Second
+	hook.Timeout = 8 * time.Second
 	rec := newRecorder(t)
 	rec.KillGrace = 200 * time.Millisecond
 	var held []reaper.Proc
 	rec.HoldOut = func(step string, left []reaper.Proc) { held = left }
 	_, err := rec.Run(t.Context(), each(hook), nil)
-	require.EqualError(t, err, `hook "10-a": timed out after 3s`)
+	require.EqualError(t, err, `hook "10-a": timed out after 8s`)
 	var failure *Failure
 	require.ErrorAs(t, err, &failure)
 	assert.Equal(t, 124, failure.Result.Code())
@@ -334,8 +335,13 @@ func TestRunStop(t *testing.T) {
 	rec := newRecorder(t)
 	hang := roleStep(t, "20-b", "hang")
 	hang.Timeout = time.Hour
+	limits := []time.Duration{time.Hour, 500 * time.Millisecond, 0}
+	limit := func() time.Duration {
+		defer func() { limits = limits[1:] }()
+		return limits[0]
+	}
 	rec.RunStop(t.Context(), []Step{roleStep(t, "10-a", "exit", "1"), hang, roleStep(t, "30-c", "print", "CLEANIMG_INIT_EXIT_CODE")},
-		[]string{"A=b"}, 42, func() time.Duration { return 10 * time.Second / 20 })
+		[]string{"A=b"}, 42, limit)
 	assert.Equal(t, []string{
 		"10-a/1 start", "10-a/1 exit code 1",
 		"20-b/1 start", "20-b/1 timed out after 500ms",
