@@ -22,10 +22,13 @@ const interpreterLine = 256
 // execve(2) says ENOENT for a missing interpreter and for a missing loader as
 // well, which reads as if the program itself was missing.
 func inspectFormat(file, shown string) (problem string, code int) {
-	f, err := os.Open(file)
+	// Not os.Open, which would set the poller up: the first dozen system calls
+	// of a start, before anything has run.
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", 0 // a program need not be readable
 	}
+	f := os.NewFile(uintptr(fd), file)
 	defer f.Close()
 	head := make([]byte, interpreterLine)
 	n, err := io.ReadFull(f, head)

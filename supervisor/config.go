@@ -5,7 +5,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
-	"net"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -41,9 +41,9 @@ type Config struct {
 	SignalTarget  Target  `split_words:"true" default:"main" desc:"who gets the signals: main, group, tree"`
 	SignalRewrite Rewrite `split_words:"true" desc:"signals to change on the way: TERM:QUIT, or USR1: to drop one"`
 
-	HTTPListen     string       `split_words:"true" default:":10101" desc:"address of the probes, or off"`
+	HTTPListen     Address      `split_words:"true" default:":10101" desc:"address of the probes, or off"`
 	Mode           Mode         `split_words:"true" default:"supervise" desc:"supervise, or exec: run the hooks, then be replaced by the command"`
-	User           string       `split_words:"true" desc:"who runs the command: uid:gid or names"`
+	User           User         `split_words:"true" desc:"who runs the command: uid:gid or names"`
 	EnvFiles       Names        `split_words:"true" desc:"names or globs: for X, X_FILE=/path becomes X with the content of the file"`
 	HookOutput     HookOutput   `split_words:"true" default:"plain" desc:"plain; prefix: each line with the step's name; inherit: untouched, no line remembered"`
 	LogFormat      LogFormat    `split_words:"true" default:"text" desc:"text, json"`
@@ -113,36 +113,63 @@ func variableName(field string) string {
 // value means the default. The error joins everything that is wrong, one line
 // each. warnings name the variables with our prefix that mean nothing.
 //
-// envconfig reads the environment of the process, so ParseConfig puts there
-// what it was given. Nothing else in the program reads our variables from it.
+// envconfig reads the environment of the process, so ParseConfig uses the
+// variables with our prefix there for its work, and leaves none behind.
 func ParseConfig(environ []string, options map[string]string, flags Flags, command []string) (c Config, warnings []string, err error) {
 	given, warnings := given(environ, options)
-	for _, v := range Variables() {
-		if value := given[v.Name]; value != "" {
-			_ = os.Setenv(Prefix+"_"+v.Name, value)
-		} else {
-			_ = os.Unsetenv(Prefix + "_" + v.Name)
-		}
-	}
 	c = Config{Flags: flags, Command: command, named: map[string]bool{}}
 	var problems []error
-	for {
-		err := envconfig.Process(Prefix, &c)
-		var bad *envconfig.ParseError
-		if !errors.As(err, &bad) {
-			problems = append(problems, err) // nil
-			break
+	fields := reflect.ValueOf(&c).Elem()
+	for i := range fields.NumField() {
+		field := fields.Type().Field(i)
+		if field.Tag.Get("split_words") != "true" {
+			continue
 		}
-		problems = append(problems, settingError(bad.KeyName, options, bad.Value, bad.Err))
-		_ = os.Unsetenv(bad.KeyName) // the default is right: on to the next mistake
-	}
-	for name, value := range given {
-		c.named[name] = value != ""
+		name := variableName(field.Name)
+		value, isGiven := given[name]
+		if c.named[name] = isGiven; !isGiven {
+			setDefault(fields.Field(i), field.Tag.Get("default"))
+			continue
+		}
+		if err := process(field, fields.Field(i), name, value); err != nil {
+			problems = append(problems, settingError(name, options, value, err))
+		}
 	}
 	if err = errors.Join(problems...); err == nil {
 		err = c.validate()
 	}
 	return c, warnings, err
+}
+
+// process lets envconfig read one setting. It would stop at the first error of
+// several, and it looks at the name of each field with regular expressions,
+// which is too dear for all of them at every start of every container.
+func process(field reflect.StructField, to reflect.Value, name, value string) error {
+	if err := os.Setenv(Prefix+"_"+name, value); err != nil {
+		return err
+	}
+	defer os.Unsetenv(Prefix + "_" + name) // nothing else reads it
+	part := reflect.New(reflect.StructOf([]reflect.StructField{{Name: field.Name, Type: field.Type, Tag: field.Tag}}))
+	err := envconfig.Process(Prefix, part.Interface())
+	var bad *envconfig.ParseError
+	if errors.As(err, &bad) {
+		setDefault(to, field.Tag.Get("default")) // so that the rest can be checked
+		return bad.Err
+	}
+	to.Set(part.Elem().Field(0))
+	return err
+}
+
+// setDefault sets a field to its default, or leaves it at zero.
+func setDefault(field reflect.Value, value string) {
+	if value == "" {
+		return
+	}
+	if d, ok := field.Addr().Interface().(envconfig.Decoder); ok {
+		if err := d.Decode(value); err != nil {
+			panic("default " + value + ": " + err.Error()) // every test would see it
+		}
+	}
 }
 
 // given collects the settings from both sources by their names, and what looks
@@ -166,9 +193,8 @@ func given(environ []string, options map[string]string) (values map[string]strin
 			warnings = append(warnings, Prefix+"_"+name)
 		}
 	}
-	for name, value := range options {
-		values[name] = value
-	}
+	maps.Copy(values, options)
+	maps.DeleteFunc(values, func(_, value string) bool { return value == "" })
 	return values, warnings
 }
 
@@ -184,12 +210,11 @@ func passedOn(name string) bool {
 }
 
 // settingError names the setting the way it was given.
-func settingError(variable string, options map[string]string, value string, err error) error {
-	name := strings.TrimPrefix(variable, Prefix+"_")
+func settingError(name string, options map[string]string, value string, err error) error {
 	if _, ok := options[name]; ok {
 		return fmt.Errorf("option %s %q: %w", OptionName(name), value, err)
 	}
-	return fmt.Errorf("%s=%q: %w", variable, value, err)
+	return fmt.Errorf("%s_%s=%q: %w", Prefix, name, value, err)
 }
 
 // OptionName is the option of a variable: --step-timeout for STEP_TIMEOUT.
@@ -203,11 +228,6 @@ func (c *Config) validate() error {
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	name := func(variable string) string { return Prefix + "_" + variable }
 
-	if c.HTTPListen != "off" {
-		if _, port, err := net.SplitHostPort(c.HTTPListen); err != nil || port == "" {
-			bad("%s=%q: want HOST:PORT, :PORT or off", name("HTTP_LISTEN"), c.HTTPListen)
-		}
-	}
 	if c.GracePeriod.Duration > 0 && c.DrainDelay.Duration >= c.mainGrace() {
 		bad("%s=%v does not fit in %s=%v: %v of that are kept for the processes that the command leaves and the stop hooks, and the command needs time after it; want less than %v",
 			name("DRAIN_DELAY"), c.DrainDelay, name("GRACE_PERIOD"), c.GracePeriod, c.reserve(), c.mainGrace())

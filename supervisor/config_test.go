@@ -19,11 +19,6 @@ import (
 // parse is ParseConfig with variables given without the prefix, and a command.
 func parse(t *testing.T, variables map[string]string, options map[string]string) (Config, []string, error) {
 	t.Helper()
-	t.Cleanup(func() {
-		for _, v := range Variables() {
-			_ = os.Unsetenv(Prefix + "_" + v.Name)
-		}
-	})
 	var environ []string
 	for name, value := range variables {
 		environ = append(environ, Prefix+"_"+name+"="+value)
@@ -42,7 +37,7 @@ func TestDefaults(t *testing.T) {
 	assert.Zero(t, c.GracePeriod.Duration)
 	assert.Equal(t, Signals{unix.SIGTERM, unix.SIGINT}, c.StopSignals)
 	assert.Equal(t, TargetMain, c.SignalTarget)
-	assert.Equal(t, ":10101", c.HTTPListen)
+	assert.Equal(t, Address(":10101"), c.HTTPListen)
 	assert.Equal(t, AbsolutePath("/dev/termination-log"), c.TerminationLog)
 	assert.True(t, c.HTTP())
 	assert.False(t, c.Named("HOOKS_DIR"))
@@ -109,6 +104,8 @@ func TestBadValuesNameVariableValueAndWhatIsAccepted(t *testing.T) {
 		{"SIGNAL_REWRITE", "CHLD:TERM", "never forwarded"},
 		{"SIGNAL_REWRITE", "TERM:RTMAX+1", "is not a signal"},
 		{"HTTP_LISTEN", "8080", "HOST:PORT"},
+		{"HTTP_LISTEN", ":0", "from 1 to 65535"},
+		{"HTTP_LISTEN", ":http", "from 1 to 65535"},
 		{"MODE", "fork", "want one of [supervise exec]"},
 		{"HOOK_OUTPUT", "none", "want one of"},
 		{"LOG_FORMAT", "xml", "want one of"},
@@ -179,7 +176,7 @@ func TestVariablesWithoutThePrefixDoNothing(t *testing.T) {
 	c, warnings, err := ParseConfig(os.Environ(), nil, Flags{}, []string{"true"})
 	require.NoError(t, err)
 	assert.Empty(t, warnings)
-	assert.Equal(t, ":10101", c.HTTPListen)
+	assert.Equal(t, Address(":10101"), c.HTTPListen)
 }
 
 func TestInitContainersHaveNoProbesUnlessAsked(t *testing.T) {
@@ -189,7 +186,6 @@ func TestInitContainersHaveNoProbesUnlessAsked(t *testing.T) {
 	c, _, err = ParseConfig([]string{"CLEANIMG_INIT_HTTP_LISTEN=:1"}, nil, Flags{}, nil)
 	require.NoError(t, err)
 	assert.True(t, c.HTTP())
-	t.Cleanup(func() { _ = os.Unsetenv("CLEANIMG_INIT_HTTP_LISTEN") })
 }
 
 func TestReserveOfTheGracePeriod(t *testing.T) {

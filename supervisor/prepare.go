@@ -32,7 +32,7 @@ func prepare(c Config, environ []string, invalid error) (p prepared, err error) 
 	add(err)
 	if c.User != "" {
 		var id hooks.Identity
-		if id, err = hooks.ResolveUser(c.User); err == nil {
+		if id, err = hooks.ResolveUser(string(c.User)); err == nil {
 			_, err = id.Credential()
 		}
 		if err != nil {
@@ -147,7 +147,7 @@ func printPlan(w io.Writer, c Config, p prepared) {
 	}
 	listen := "off"
 	if c.HTTP() {
-		listen = c.HTTPListen
+		listen = string(c.HTTPListen)
 	}
 	fmt.Fprintf(w, "probes: %s\n", listen)
 	fmt.Fprintf(w, "grace period: %s\n", orNone(c.GracePeriod.Duration))

@@ -147,7 +147,7 @@ func (s *supervisor) listen() (net.Listener, error) {
 	if !s.cfg.HTTP() {
 		return nil, nil
 	}
-	return probes.Listen(s.cfg.HTTPListen)
+	return probes.Listen(string(s.cfg.HTTPListen))
 }
 
 // server returns the actor that serves the probes. It begins when the first

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -89,6 +90,28 @@ func (p *AbsolutePath) Decode(value string) error {
 		return errors.New("want an absolute path")
 	}
 	*p = AbsolutePath(value)
+	return nil
+}
+
+// Address is HOST:PORT, :PORT, or off.
+type Address string
+
+// Decode parses value.
+func (a *Address) Decode(value string) error {
+	_, port, err := net.SplitHostPort(value)
+	if number, e := strconv.ParseUint(port, 10, 16); value != "off" && (err != nil || e != nil || number == 0) {
+		return errors.New("want HOST:PORT or :PORT with a port from 1 to 65535, or off")
+	}
+	*a = Address(value)
+	return nil
+}
+
+// User is who runs the command, as hooks.ResolveUser understands it; empty: us.
+type User string
+
+// Decode parses value. Who that is gets looked up later, with everything else.
+func (u *User) Decode(value string) error {
+	*u = User(value)
 	return nil
 }
 

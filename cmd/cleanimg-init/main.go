@@ -70,7 +70,7 @@ func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	status, body, err := probes.Ask(ctx, cfg.HTTPListen, "/health/"+name, probes.InstanceID())
+	status, body, err := probes.Ask(ctx, string(cfg.HTTPListen), "/health/"+name, probes.InstanceID())
 	if err != nil {
 		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %v\n", name, err)
 		return 1
