@@ -216,8 +216,10 @@ func (s *supervisor) begin() {
 		}
 		s.log.Info("started", attrs...)
 		s.notices()
-		go s.listenRest()
-		runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
+		go func() {
+			s.listenRest()
+			runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
+		}()
 	})
 }
 
