@@ -53,18 +53,19 @@ func resolveUser(spec, passwd, group string) (Identity, error) {
 }
 
 // Credential returns what a process must be started with to have this identity,
-// or nil when it is ours. The error says what we lack for it; it is one line
+// or nil when user and group are ours: then our other groups stay too, because
+// an fsGroup is among them. The error says what we lack for it; it is one line
 // with the securityContext to write.
 func (i Identity) Credential() (*syscall.Credential, error) {
+	sameUser, sameGroup := i.UID == os.Geteuid(), i.GID == os.Getegid()
+	if sameUser && sameGroup {
+		return nil, nil
+	}
 	ours, err := os.Getgroups()
 	if err != nil {
 		return nil, fmt.Errorf("read our groups: %w", err)
 	}
 	sameGroups := sameSet(i.Groups, ours, i.GID)
-	sameUser, sameGroup := i.UID == os.Geteuid(), i.GID == os.Getegid()
-	if sameUser && sameGroup && sameGroups {
-		return nil, nil
-	}
 	if err := i.allowed(sameUser, sameGroup && sameGroups); err != nil {
 		return nil, err
 	}

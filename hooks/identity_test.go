@@ -58,9 +58,7 @@ func TestResolveUserErrors(t *testing.T) {
 }
 
 func TestCredentialOfOurselves(t *testing.T) {
-	groups, err := os.Getgroups()
-	require.NoError(t, err)
-	cred, err := Identity{UID: os.Geteuid(), GID: os.Getegid(), Groups: groups}.Credential()
+	cred, err := Identity{UID: os.Geteuid(), GID: os.Getegid(), Groups: []int{12345}}.Credential()
 	require.NoError(t, err)
 	assert.Nil(t, cred)
 }

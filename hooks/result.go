@@ -37,7 +37,9 @@ type Event struct {
 	At      time.Time
 	Timeout time.Duration // of this try; 0 is none
 	PID     int           // 0 when the program could not be started
-	Result  *Result       // nil: the try has started
+	// Result is nil when the try has started. A hook that is stopped while it
+	// waits for its next try ends a second time, with the last try's number.
+	Result *Result
 }
 
 // A Result is how one try ended.

@@ -392,6 +392,20 @@ func TestStdoutIsUntouched(t *testing.T) {
 	out.start()
 }
 
+func TestTerminalIsPassedOn(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminal to be had: %v", err)
+	}
+	defer terminal.Close()
+	fd := int(terminal.Fd())
+	for _, mode := range []Output{Plain, Prefix, Inherit} {
+		out := outputs{stdout: fd, stderr: fd}
+		require.NoError(t, out.open(mode, "[x] ", -1))
+		assert.Equal(t, outputs{stdout: fd, stderr: fd}, out)
+	}
+}
+
 func TestPrefix(t *testing.T) {
 	rec := newRecorder(t)
 	stdout := newCapture(t)
