@@ -45,8 +45,9 @@ func (c *Command) forkExec() (pid int, err error) {
 
 // Replace executes the command in place of this program (same pid), with the
 // signal mask and the dispositions that a started child gets. It returns only
-// on failure. Files, Cred and Foreground are not used. The caller has made sure
-// that nothing is running which would need a reaper.
+// on failure, possibly as the command's user already. Files and Foreground are
+// not used. The caller has made sure that nothing is running which would need a
+// reaper.
 func Replace(c Command) error {
 	if c.Dir != "" {
 		if err := syscall.Chdir(c.Dir); err != nil {
@@ -55,7 +56,31 @@ func Replace(c Command) error {
 	}
 	// It survives execve, and the program might not reap.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	if err := become(c.Cred); err != nil {
+		return err
+	}
 	return withEmptyMask(func() error { return syscall.Exec(c.Path, c.Args, c.Env) })
+}
+
+// become gives all our threads the identity of a child with these credentials;
+// nil is ours. Groups first: without root they could not be changed any more.
+func become(cred *syscall.Credential) error {
+	if cred == nil {
+		return nil
+	}
+	if !cred.NoSetGroups {
+		groups := make([]int, len(cred.Groups))
+		for i, g := range cred.Groups {
+			groups[i] = int(g)
+		}
+		if err := syscall.Setgroups(groups); err != nil {
+			return err
+		}
+	}
+	if err := syscall.Setgid(int(cred.Gid)); err != nil {
+		return err
+	}
+	return syscall.Setuid(int(cred.Uid))
 }
 
 // withEmptyMask calls f on a thread that blocks no signal: a forked child gets
