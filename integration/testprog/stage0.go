@@ -96,7 +96,7 @@ func mounts(b *Box) error {
 			return err
 		}
 	}
-	proc := filepath.Join(b.Root, "proc")
+	proc := filepath.Join("/", b.Root, "proc")
 	if b.Proc {
 		if err := unix.Mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 			return fmt.Errorf("mount /proc: %w", err)
