@@ -249,7 +249,11 @@ func (l *loader) checkFileWritable(path string, info fs.FileInfo) {
 		l.problem("%s can be written by every user while we are root: mode %04o: chmod o-w, or mount it read-only", path, info.Mode().Perm())
 	}
 	real, err := filepath.EvalSymlinks(path)
-	if err == nil && filepath.Dir(real) != filepath.Dir(path) {
+	if err != nil || filepath.Dir(real) == filepath.Dir(path) {
+		return
+	}
+	// In a sticky directory others can add files, but not replace this one.
+	if dir, err := os.Stat(filepath.Dir(real)); err == nil && dir.Mode()&fs.ModeSticky == 0 {
 		l.checkWritable(filepath.Dir(real))
 	}
 }

@@ -204,6 +204,10 @@ func TestLoadWritableByOthers(t *testing.T) {
 	require.NoError(t, os.Chmod(open, 0o777))
 	write(t, filepath.Join(open, "program"), script, 0o755)
 	require.NoError(t, os.Symlink(filepath.Join(open, "program"), filepath.Join(dir, "40-d")))
+	sticky := t.TempDir()
+	require.NoError(t, os.Chmod(sticky, 0o777|os.ModeSticky))
+	write(t, filepath.Join(sticky, "program"), script, 0o755)
+	require.NoError(t, os.Symlink(filepath.Join(sticky, "program"), filepath.Join(dir, "50-e")))
 	_, err := Load(Options{Dirs: []string{dir}})
 	require.Error(t, err)
 	assert.Equal(t, []string{
