@@ -5,6 +5,8 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -528,4 +530,118 @@ func report(t *testing.T, in *Instance) runReport {
 	text := in.File("/tmp/report.json")
 	require.NoError(t, json.Unmarshal([]byte(text), &r), "%s\n%s", text, in.Stderr)
 	return r
+}
+
+func TestHookOutput(t *testing.T) {
+	t.Parallel()
+	files := []File{Hook("10-a", "print to stdout", "err first line", "err second line", "exit 6")}
+	in := Run(t, Options{Files: files, Env: env("CLEANIMG_INIT_HOOK_OUTPUT=prefix")})
+	assert.Equal(t, 6, in.Wait())
+	var prefixed int
+	for _, line := range append(in.Stdout.Lines(), in.Stderr.Lines()...) {
+		for _, text := range []string{"to stdout", "first line", "second line"} {
+			if strings.HasSuffix(line, text) {
+				assert.Contains(t, line, "10-a")
+				prefixed++
+			}
+		}
+	}
+	assert.Equal(t, 3, prefixed, "%s%s", in.Stdout, in.Stderr)
+	assert.Contains(t, in.Message(), "second line")
+
+	in = Run(t, Options{Files: files, Env: env("CLEANIMG_INIT_HOOK_OUTPUT=inherit")})
+	assert.Equal(t, 6, in.Wait())
+	assert.Equal(t, "to stdout\n", in.Stdout.String())
+	assert.Contains(t, in.Stderr.Lines(), "second line")
+	assert.NotContains(t, in.Message(), "second line", "nothing is remembered")
+}
+
+// TestStdoutAndStderrInOneFile keep their order: they share one pipe.
+func TestStdoutAndStderrInOneFile(t *testing.T) {
+	t.Parallel()
+	var statements, want []string
+	for i := range 300 {
+		statements = append(statements, fmt.Sprintf("print out-%d", i), fmt.Sprintf("err err-%d", i))
+		want = append(want, fmt.Sprintf("out-%d", i), fmt.Sprintf("err-%d", i))
+	}
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	in := Run(t, Options{Stdout: w, Stderr: w, Files: []File{Hook("10-a", statements...)}})
+	assert.NoError(t, w.Close())
+	assert.Zero(t, in.Wait())
+	all, err := io.ReadAll(r)
+	require.NoError(t, err)
+	var got []string
+	for line := range strings.Lines(string(all)) {
+		if strings.HasPrefix(line, "out-") || strings.HasPrefix(line, "err-") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	assert.Equal(t, want, got)
+}
+
+func TestStopHookTimesOut(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: do("exit", "3"), Env: env("CLEANIMG_INIT_STEP_TIMEOUT=500ms", "CLEANIMG_INIT_KILL_GRACE=500ms", "CLEANIMG_INIT_STOP_HOOKS_DIR=/stop1:/stop2"),
+		Files: []File{Script("/stop1/10-a", "trap -quiet"), Script("/stop2/20-b", ran("b"))},
+	})
+	assert.Equal(t, 3, in.Wait())
+	assert.Equal(t, []string{"b"}, order(in))
+	assert.Contains(t, in.Stderr.String(), "timed out")
+}
+
+func TestLogFormatJSON(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{Args: mainRan, Env: env("CLEANIMG_INIT_LOG_FORMAT=json", "CLEANIMG_INIT_UNKNOWN=1"), Files: []File{Hook("10-a", ran("a"))}})
+	require.Zero(t, in.Wait())
+	require.NotEmpty(t, in.Stderr.Lines())
+	for _, line := range in.Stderr.Lines() {
+		var entry struct{ Time, Level, Msg string }
+		require.NoError(t, json.Unmarshal([]byte(line), &entry), "%s", line)
+		assert.NotEmpty(t, entry.Msg)
+	}
+}
+
+func TestDaemonizingCommandIsToldToStayInTheForeground(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: do("daemon", "trap", "-quiet", "-ready", "/tmp/daemon", "-on", "TERM=0", ";", "await", "/tmp/daemon"),
+	})
+	assert.Zero(t, in.Wait())
+	assert.Contains(t, in.Stderr.String(), "foreground")
+}
+
+// TestStubbornStepWithinTheGracePeriod: the running step has the share of the
+// main process.
+func TestStubbornStepWithinTheGracePeriod(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: mainRan, Env: env("CLEANIMG_INIT_GRACE_PERIOD=4s"),
+		Files: []File{Hook("10-a", "daemon trap -quiet", "trap -quiet -ready /tmp/hook"), StopHook("10-stop", ran("stop"))},
+	})
+	in.WaitFile("/tmp/hook")
+	settle()
+	begin := time.Now()
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 143, in.Wait())
+	assert.Less(t, time.Since(begin), 4*time.Second)
+	assert.Equal(t, []string{"stop"}, order(in))
+}
+
+// TestClosedStdio: an engine may start a process without 0, 1 and 2, and what
+// is opened then must not end up there.
+func TestClosedStdio(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Program: "/bin/testprog",
+		Args:    append([]string{"close", "0", "1", "2", ";", "exec", "/bin/cleanimg-init"}, do("fds", "/tmp/fds", ";", "exit", "6")...),
+		Files:   []File{Hook("10-a", "export A=1", "err lost", ran("a"))},
+	})
+	assert.Equal(t, 6, in.Wait())
+	assert.Equal(t, []string{"a"}, order(in))
+	for line := range strings.Lines(in.File("/tmp/fds")) {
+		assert.Regexp(t, `^[012] /(dev/)?null$`, strings.TrimSpace(line))
+	}
 }

@@ -44,7 +44,7 @@ import (
 // long, because a loaded machine is no reason to fail.
 const patience = 20 * time.Second
 
-var binFlag = flag.String("bin", "", "test the programs in `DIR` instead of building ./cmd/...")
+var binFlag = flag.String("bin", "", "test the programs in `DIR` instead of building ./cmd/...; if there is a testprog, it is taken too")
 
 // binDir has the programs under test, and testprogPath is the helper.
 var binDir, testprogPath string
@@ -79,18 +79,24 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // the container's user must get in
 		return 1, err
 	}
-	// Preemption signals off: a trap then reports no SIGURG but one that
-	// somebody sent.
-	if err := build(dir, "-X=runtime.godebugDefault=asyncpreemptoff=1", "./testprog"); err != nil {
-		return 1, err
-	}
-	testprogPath = filepath.Join(dir, "testprog")
-	if binDir, err = filepath.Abs(*binFlag); *binFlag == "" {
+	if *binFlag != "" {
+		if binDir, err = filepath.Abs(*binFlag); err != nil {
+			return 1, err
+		}
+	} else {
 		binDir = dir
-		err = build(dir, "", "../cmd/...")
+		if err := build(dir, "", "../cmd/..."); err != nil {
+			return 1, err
+		}
 	}
-	if err != nil {
-		return 1, err
+	testprogPath = filepath.Join(binDir, "testprog")
+	if _, err := os.Stat(testprogPath); err != nil {
+		testprogPath = filepath.Join(dir, "testprog")
+		// Preemption signals off: a trap then reports no SIGURG but one that
+		// somebody sent.
+		if err := build(dir, "-X=runtime.godebugDefault=asyncpreemptoff=1", "./testprog"); err != nil {
+			return 1, err
+		}
 	}
 	return m.Run(), nil
 }
@@ -159,6 +165,7 @@ type Options struct {
 
 	// Nil: stdin is empty, stdout and stderr are collected.
 	Stdin, Stdout, Stderr *os.File
+	TTY                   bool // all three are a terminal; Instance.Terminal is its other end
 }
 
 // Mount is a host path that appears inside.
@@ -171,6 +178,8 @@ type Mount struct {
 // time.
 type Instance struct {
 	Stdout, Stderr *Output
+
+	Terminal *os.File // to type on, with Options.TTY; what is shown is in Stdout
 
 	PID  int    // of its PID 1, on the host
 	Root string // its root file system, on the host
@@ -211,8 +220,15 @@ func Run(t *testing.T, o Options) *Instance {
 	cmd := exec.Command(testprogPath, "stage0", string(config))
 	cmd.Env = []string{} // the runtime of stage0 shall not be tuned by ours
 	cmd.SysProcAttr = namespaces(&o)
-	cmd.Stdin = o.Stdin
 	var reading sync.WaitGroup
+	if o.TTY {
+		in.Terminal, o.Stdin = openTerminal(t)
+		o.Stdout, o.Stderr = o.Stdin, o.Stdin
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+		// Reading fails when the last holder of the other end is gone.
+		reading.Go(func() { _, _ = io.Copy(in.Stdout, in.Terminal) })
+	}
+	cmd.Stdin = o.Stdin
 	cmd.Stdout = collect(t, &reading, o.Stdout, in.Stdout)
 	cmd.Stderr = collect(t, &reading, o.Stderr, in.Stderr)
 	started := make(chan error)
@@ -222,6 +238,9 @@ func Run(t *testing.T, o Options) *Instance {
 		if f != any(o.Stdout) && f != any(o.Stderr) {
 			f.(*os.File).Close()
 		}
+	}
+	if o.TTY {
+		o.Stdin.Close()
 	}
 	require.NoError(t, err, "start a process in new namespaces")
 	// Signals go through os.Process, which knows when it has been waited for:
@@ -245,6 +264,20 @@ func Run(t *testing.T, o Options) *Instance {
 	}()
 	t.Cleanup(in.cleanup)
 	return in
+}
+
+// openTerminal makes a pseudo-terminal.
+func openTerminal(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { master.Close() })
+	require.NoError(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0), "unlock the terminal")
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	require.NoError(t, err)
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	require.NoError(t, err)
+	return master, slave
 }
 
 // cleanup kills PID 1, and with it, by the kernel's hand, the namespace.

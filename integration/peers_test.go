@@ -199,3 +199,50 @@ func TestInheritedIsUnchanged(t *testing.T) {
 		assert.Regexp(t, `Max open files +300 +4000 `, out, "Go raises its own limit and must put it back")
 	})
 }
+
+func TestTerminal(t *testing.T) {
+	t.Parallel()
+	eachInit(t, func(t *testing.T, name string, run func(*testing.T, Options) *Instance) {
+		in := run(t, Options{TTY: true, Args: do("tty", ";", "trap", "-on", "INT=5")})
+		in.WaitStdout("ready")
+		settle()
+		for _, line := range []string{"fd 0 tty true", "fd 1 tty true", "fd 2 tty true", "foreground true"} {
+			assert.Contains(t, in.Stdout.String(), line)
+		}
+		_, err := in.Terminal.WriteString("\x03") // Ctrl-C
+		require.NoError(t, err)
+		assert.Equal(t, 5, in.Wait())
+		assert.Equal(t, 1, strings.Count(in.Stdout.String(), "got INT"), "from the terminal, and not from us again:\n%s", in.Stdout)
+	})
+}
+
+// TestOptionsOfTini: its letters mean what they mean in tini.
+func TestOptionsOfTini(t *testing.T) {
+	t.Parallel()
+	for _, i := range inits[:2] {
+		t.Run(i.name, func(t *testing.T) {
+			t.Parallel()
+			run := func(t *testing.T, options []string, command ...string) *Instance {
+				return Run(t, Options{Program: i.path, HostPrograms: true, Args: append(append(options, "--"), do(command...)...)})
+			}
+			t.Run("-e", func(t *testing.T) {
+				t.Parallel()
+				assert.Zero(t, run(t, []string{"-e", "143", "-e", "7"}, "exit", "7").Wait())
+				assert.Equal(t, 8, run(t, []string{"-e", "143", "-e", "7"}, "exit", "8").Wait())
+			})
+			t.Run("-s -v -w -p", func(t *testing.T) {
+				t.Parallel()
+				assert.Equal(t, 4, run(t, []string{"-s", "-v", "-vv", "-w", "-p", "SIGKILL"}, "storm", "20", ";", "exit", "4").Wait())
+			})
+			t.Run("-g", func(t *testing.T) {
+				t.Parallel()
+				in := run(t, []string{"-g"}, "bg", "trap", "-quiet", "-ready", "/tmp/ready", "-file", "/tmp/got", ";", "await", "/tmp/ready", ";", "trap", "-on", "TERM=3")
+				in.WaitStdout("ready")
+				settle()
+				in.Signal(syscall.SIGUSR1)
+				in.WaitStdout("got USR1")
+				in.eventually("the group to get USR1", func() bool { return strings.Contains(in.File("/tmp/got"), "USR1") })
+			})
+		})
+	}
+}

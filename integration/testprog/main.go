@@ -59,6 +59,7 @@ func init() {
 		"chdir":  chdir,
 		"nofile": nofile,
 		"oom":    oom,
+		"close":  closeFDs,
 
 		// files.go
 		"print":    printText,

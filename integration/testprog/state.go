@@ -189,3 +189,17 @@ func nofile(args []string) error {
 func oom(args []string) error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte(args[0]), 0)
 }
+
+// close FD...: before an exec.
+func closeFDs(args []string) error {
+	for _, a := range args {
+		fd, err := strconv.Atoi(a)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Close(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
