@@ -38,6 +38,9 @@ type Runner struct {
 	// HoldOut is told what of a hook does not want to end; see
 	// [reaper.Ending]. May be nil.
 	HoldOut func(step string, left []reaper.Proc)
+	// Exported is told the environment entries that the hooks of a stage exported,
+	// before the next stage. They may be secret. May be nil.
+	Exported func([]string)
 	// Started is called once, right after the first process was started.
 	Started func()
 
@@ -59,6 +62,9 @@ func (r *Runner) Run(ctx context.Context, stages [][]Step, env []string) (export
 	for i, stage := range stages {
 		got, failure := r.stage(ctx, i+1, stage, WithEnv(env, exported...))
 		exported = WithEnv(exported, got...)
+		if r.Exported != nil && len(got) > 0 {
+			r.Exported(got)
+		}
 		if failure != nil {
 			return exported, failure
 		}

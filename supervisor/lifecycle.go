@@ -24,7 +24,6 @@ import (
 func (s *supervisor) lifecycle() (code int) {
 	exported, failure := s.runHooks()
 	s.env = hooks.WithEnv(s.env, exported...)
-	s.redact.Add(exported)
 	switch {
 	case failure != nil:
 		code = s.fail(failure)
@@ -136,7 +135,7 @@ func (s *supervisor) newRunner() *hooks.Runner {
 		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
 		Output:    map[HookOutput]hooks.Output{OutputPlain: hooks.Plain, OutputPrefix: hooks.Prefix, OutputInherit: hooks.Inherit}[s.cfg.HookOutput],
 		KillGrace: s.cfg.KillGrace.Duration, Parallel: s.cfg.HooksParallel > 1, AtOnce: int(s.cfg.HooksParallel), Foreground: s.foreground,
-		Started: s.begin,
+		Started: s.begin, Exported: s.redact.Add,
 		HoldOut: func(step string, left []reaper.Proc) { s.holdOut(step, left) },
 		Event: func(e hooks.Event) {
 			s.ledger.event(e)
