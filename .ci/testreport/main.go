@@ -130,10 +130,11 @@ func (s skip) String() string { return s.test + ": " + s.reason }
 
 // A tally reads the events and counts how each test ended.
 type tally struct {
-	stdout         io.Writer
-	output         map[[2]string]*strings.Builder // by package and test, until it has ended
-	passed, failed int
-	skipped        []skip
+	stdout  io.Writer
+	output  map[[2]string]*strings.Builder // by package and test, until it has ended
+	passed  int
+	failed  []string
+	skipped []skip
 }
 
 func newTally(stdout io.Writer) *tally {
@@ -192,7 +193,7 @@ func (t *tally) event(e event) {
 	case "pass":
 		t.passed++
 	case "fail":
-		t.failed++
+		t.failed = append(t.failed, shortPackage(e.Package)+" "+e.Test)
 		io.WriteString(t.stdout, output)
 	case "skip":
 		t.skipped = append(t.skipped, skip{shortPackage(e.Package) + " " + e.Test, skipReason(output)})
@@ -227,17 +228,21 @@ func (t *tally) close(w io.Writer, code int, allowed []*regexp.Regexp, strict bo
 		reason := s.reason
 		if strict && !slices.ContainsFunc(allowed, func(re *regexp.Regexp) bool { return re.MatchString(s.String()) }) {
 			refused++
-			reason += " [must run in CI: see " + allowedSkips + "]"
+			reason += " [must run in CI, or be in " + allowedSkips + "]"
 		}
 		byReason[reason] = append(byReason[reason], s.test)
 	}
 	for _, note := range notes {
-		byReason[note] = nil
 		if strict {
 			refused++
+			note += " [must run in CI]"
 		}
+		byReason[note] = nil
 	}
 	printReasons(w, byReason)
+	if len(t.failed) > 0 {
+		fmt.Fprintf(w, "\nFailed:\n  %s\n", strings.Join(t.failed, "\n  "))
+	}
 
 	verdict := "ok  "
 	if code == 0 && refused > 0 {
@@ -246,7 +251,7 @@ func (t *tally) close(w io.Writer, code int, allowed []*regexp.Regexp, strict bo
 	if code != 0 {
 		verdict = "FAIL"
 	}
-	fmt.Fprintf(w, "%s\t%d passed, %d failed, %d not run\t%.1fs\n", verdict, t.passed, t.failed, len(t.skipped), took.Seconds())
+	fmt.Fprintf(w, "%s\t%d passed, %d failed, %d not run\t%.1fs\n", verdict, t.passed, len(t.failed), len(t.skipped), took.Seconds())
 	return code
 }
 

@@ -32,7 +32,7 @@ func TestTally(t *testing.T) {
 	require.NoError(t, tally.read(strings.NewReader(events)))
 
 	assert.Equal(t, 1, tally.passed)
-	assert.Equal(t, 1, tally.failed)
+	assert.Equal(t, []string{"example.com/p TestBad"}, tally.failed)
 	assert.Equal(t, []skip{{"example.com/p TestAway", "no engine answers"}}, tally.skipped)
 	assert.Contains(t, out.String(), "got 1, want 2")
 	assert.Contains(t, out.String(), "FAIL\texample.com/p")
