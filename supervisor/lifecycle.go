@@ -43,6 +43,9 @@ func (s *supervisor) lifecycle() (code int) {
 	s.ledger.phase(report.Stopping)
 	s.endRest()
 	s.runStopHooks(code)
+	if os.Getpid() != 1 {
+		s.endRest() // of the stop hooks; with PID 1 the kernel ends everything
+	}
 	return s.end(code)
 }
 
@@ -378,12 +381,17 @@ func (s *supervisor) end(code int) int {
 	if s.ledger.snapshot().Failure == nil {
 		s.term.retract()
 	}
-	if s.cfg.ReportFile != "" {
-		if err := os.WriteFile(string(s.cfg.ReportFile), s.ledger.snapshot().JSON(), 0o644); err != nil {
-			s.log.Warn("report not written", "err", err)
-		}
-	}
+	s.writeReport()
 	return code
+}
+
+func (s *supervisor) writeReport() {
+	if s.cfg.ReportFile == "" {
+		return
+	}
+	if err := os.WriteFile(string(s.cfg.ReportFile), s.ledger.snapshot().JSON(), 0o644); err != nil {
+		s.log.Warn("report not written", "err", err)
+	}
 }
 
 // lockedForever runs f on a thread that lives as long as the program.

@@ -298,6 +298,7 @@ func (s *supervisor) stepAside() int {
 // becomeCommand ends exec mode: the command takes our place.
 func (s *supervisor) becomeCommand() int {
 	s.term.empty()
+	s.writeReport()
 	s.log.Info("replaced by the command", "command", commandName(s.cfg))
 	s.sink.flush(flushTimeout)
 	return s.replace(s.commandToStart())
