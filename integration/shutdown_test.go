@@ -259,7 +259,8 @@ func TestTermDuringHooks(t *testing.T) {
 			in.Signal(tt.sig)
 			assert.Equal(t, tt.code, in.Wait())
 			assert.Equal(t, []string{"stop"}, order(in))
-			assert.Equal(t, "got TERM\n", in.File("/tmp/got"), "a step is told by TERM")
+			// And by CONT, or a stopped one would not hear of it.
+			assert.Equal(t, "got TERM\n", strings.ReplaceAll(in.File("/tmp/got"), "got CONT\n", ""), "a step is told by TERM")
 			assert.NotEmpty(t, in.File("/tmp/clean"), "a step may end as it wants to")
 			assert.Contains(t, in.File("/tmp/env"), "CLEANIMG_INIT_EXIT_CODE=")
 			assert.Contains(t, in.Message(), "10-a")
