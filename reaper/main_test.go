@@ -33,6 +33,7 @@ const (
 	envRole  = "TEST_ROLE"  // run roles[…] instead of the tests
 	envArg   = "TEST_ARG"   // its argument
 	envPlace = "TEST_PLACE" // the place that a test was started again in
+	envSelf  = "TEST_SELF"  // the test binary, for where /proc cannot tell
 )
 
 func TestMain(m *testing.M) {
@@ -54,22 +55,31 @@ func TestMain(m *testing.M) {
 // program is the command that plays a role.
 func program(t testing.TB, role string, arg any) reaper.Command {
 	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	require.NoError(t, err)
 	t.Cleanup(func() { null.Close() })
 	return reaper.Command{
-		Path: self, Args: []string{"cleanimg-" + role}, Env: roleEnv(role, arg),
+		Path: self(), Args: []string{"cleanimg-" + role}, Env: roleEnv(role, arg),
 		Files: []uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()},
 	}
 }
 
 func roleEnv(role string, arg any) []string {
 	return []string{
+		envSelf + "=" + self(),
 		envRole + "=" + role, envArg + "=" + fmt.Sprint(arg), "GOMAXPROCS=1",
 		"GORACE=atexit_sleep_ms=0", // a program built with -race lingers otherwise
 	}
+}
+
+// self is the path of the test binary.
+func self() string {
+	if path := os.Getenv(envSelf); path != "" {
+		return path
+	}
+	path, err := os.Executable()
+	check(err)
+	return path
 }
 
 // start starts a role whose output nobody reads.
@@ -198,12 +208,10 @@ func parsePlace(s string) place {
 //
 //	pid1        the test binary is PID 1 of a new pid namespace
 //	sub         it is another process there, a subreaper
-//	here        no namespaces
 //	pid_max=N   of the namespace
 //	proc=none   nothing is mounted at /proc
 //	proc=outer  /proc is that of the pid namespace above
 //	filter=X    a seccomp filter: pidfd, waitid
-//	ignored     SIGCHLD is ignored when the binary is executed
 func rerun(t *testing.T, where string) bool {
 	t.Helper()
 	if os.Getenv(envPlace) != "" {
@@ -239,11 +247,8 @@ func rerun(t *testing.T, where string) bool {
 func stage(where string) int {
 	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
 	p := parsePlace(where)
-	_, here := p["here"]
-	self, err := os.Executable()
-	check(err)
-	if os.Geteuid() != 0 && !here {
-		cmd := exec.Command(self)
+	if os.Geteuid() != 0 {
+		cmd := exec.Command(self())
 		cmd.Env = os.Environ()
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -257,14 +262,14 @@ func stage(where string) int {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	check(err)
 	ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
-	cmd := exec.Command(self, "-test.v", "-test.count=1", "-test.timeout=2m",
+	cmd := exec.Command(self(), "-test.v", "-test.count=1", "-test.timeout=2m",
 		"-test.run="+os.Getenv("TEST_RUN"), "-test.short="+os.Getenv("TEST_SHORT"))
 	cmd.Env = append(os.Environ(), envRole+"=", envPlace+"="+where, "GOMAXPROCS=")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if !here {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
 	}
 	if _, sub := p["sub"]; sub {
 		cmd.Env = append(cmd.Env, envRole+"=init")
@@ -283,6 +288,7 @@ func serveNeighbours(requests *os.File, init int) {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", init))
 	check(err)
 	check(unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID))
+	check(ns.Close())
 	lines := bufio.NewScanner(requests)
 	for lines.Scan() {
 		role, arg, _ := strings.Cut(lines.Text(), " ")
@@ -321,8 +327,7 @@ func arrive(where string) error {
 		return nil
 	}
 	p := parsePlace(where)
-	_, here := p["here"]
-	if _, sub := p["sub"]; !here && !sub {
+	if _, sub := p["sub"]; !sub {
 		if err := mountProc(p["proc"], p["pid_max"]); err != nil {
 			return err
 		}
@@ -372,9 +377,7 @@ func setPIDMax(value string) error {
 }
 
 func roleCommand(role string, arg any) *exec.Cmd {
-	self, err := os.Executable()
-	check(err)
-	cmd := exec.Command(self)
+	cmd := exec.Command(self())
 	cmd.Args[0] = "cleanimg-" + role
 	cmd.Env = roleEnv(role, arg)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -162,8 +162,9 @@ func (r *Reaper) awaitChild() {
 	sigchld := make(chan os.Signal, 1)
 	signal.Notify(sigchld, unix.SIGCHLD)
 	defer signal.Stop(sigchld)
-	// The last one may have ended before Notify.
-	r.drain()
+	// The last ones may have ended before Notify.
+	for r.drain() {
+	}
 	if hasChild() {
 		return
 	}
@@ -174,8 +175,9 @@ func (r *Reaper) awaitChild() {
 }
 
 // drain reaps the children that have ended. While a start hangs those that we
-// know: any other could be the one that is being started.
-func (r *Reaper) drain() {
+// know: any other could be the one that is being started. It returns whether
+// there may be more.
+func (r *Reaper) drain() (more bool) {
 	starting := r.gate()
 	select {
 	case starting <- struct{}{}:
@@ -186,30 +188,30 @@ func (r *Reaper) drain() {
 		case starting <- struct{}{}:
 		case <-patience.C:
 			r.reapStarted()
-			return
+			return true
 		}
 	}
 	defer func() { <-starting }()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var ended []*Child
-	for range drainBatch {
+	more = true
+	for n := 0; more && n < drainBatch; n++ {
 		pid, child, err := r.reap(-1)
 		if err != nil && r.empty != nil && !isClosed(r.empty) {
 			close(r.empty) // ECHILD
 		}
-		if err != nil || pid == 0 {
-			break
-		}
 		if child != nil {
 			ended = append(ended, child)
 		}
+		more = err == nil && pid != 0
 	}
 	// Told last, so that who waits for a child and then asks whether anything
 	// is left gets the answer of the same moment.
 	for _, c := range ended {
 		close(c.done)
 	}
+	return more
 }
 
 // reapStarted reaps those of the children that we started that have ended.

@@ -300,9 +300,9 @@ func TestSlowStartStopsNobodyElse(t *testing.T) {
 	}
 	endAll(t)
 	slow := filepath.Join(t.TempDir(), "slow")
-	self, err := os.ReadFile("/proc/self/exe")
+	binary, err := os.ReadFile(self())
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(slow, self, 0o755))
+	require.NoError(t, os.WriteFile(slow, binary, 0o755))
 	fan, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
 	if err != nil {
 		t.Skip("fanotify_init:", err)
@@ -357,9 +357,7 @@ func inherits(arg string) int {
 	if arg == "before" {
 		syscall.ForkLock.Lock()
 		forkSleeper(200e6)
-		self, err := os.Executable()
-		check(err)
-		check(syscall.Exec(self, os.Args, roleEnv("inherits", "after")))
+		check(syscall.Exec(self(), os.Args, roleEnv("inherits", "after")))
 	}
 	var r reaper.Reaper
 	empty := r.Empty()

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,6 +51,8 @@ func init() {
 		"handover": handover,
 		"limits":   limits,
 		"fds":      fds,
+		"where":    where,
+		"terminal": terminal,
 		"idle":     idle,
 		"inherits": inherits,
 	}
@@ -148,7 +151,7 @@ func group(arg string) int {
 func hermits(string) int {
 	signal.Ignore(unix.SIGTERM)
 	for range 4 {
-		cmd := roleCommand("daemon", "stay")
+		cmd := inherit(roleCommand("daemon", "stay"))
 		cmd.SysProcAttr.Setsid = true
 		check(cmd.Start())
 	}
@@ -220,10 +223,8 @@ func plainInit(string) int {
 		fmt.Fprintln(os.Stderr, "prepare the place:", err)
 		return codeNotAllowed
 	}
-	self := os.Args[0]
-	pid, err := syscall.ForkExec(self, os.Args, &syscall.ProcAttr{
-		Env: append(os.Environ(), envRole+"="), Files: []uintptr{0, 1, 2, 3},
-	})
+	check(os.Unsetenv(envRole))
+	pid, err := syscall.ForkExec(self(), os.Args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2, 3}})
 	check(err)
 	for {
 		var status syscall.WaitStatus
@@ -363,9 +364,7 @@ func masked(arg string) int {
 		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0)
 	}
 	check(unix.PthreadSigmask(unix.SIG_SETMASK, &blocked, nil))
-	self, err := os.Executable()
-	check(err)
-	check(syscall.Exec(self, os.Args, roleEnv("handover", arg)))
+	check(syscall.Exec(self(), os.Args, roleEnv("handover", arg)))
 	return 1
 }
 
@@ -402,9 +401,7 @@ func limits(arg string) int {
 	case "set":
 		limit.Cur = 77
 		check(syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: limit.Cur, Max: limit.Max}))
-		self, err := os.Executable()
-		check(err)
-		check(syscall.Exec(self, os.Args, roleEnv("limits", "start")))
+		check(syscall.Exec(self(), os.Args, roleEnv("limits", "start")))
 	case "start":
 		var r reaper.Reaper
 		child, err := r.Start(reaper.Command{
@@ -416,17 +413,64 @@ func limits(arg string) int {
 	return 1
 }
 
-// fds prints the descriptors that it has.
+// fds prints the descriptors that it was started with.
 func fds(string) int {
-	for fd := range 64 {
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		target, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-		// Those that close on exec are the runtime's and our own.
-		if err == nil && flags&unix.FD_CLOEXEC == 0 && !strings.HasPrefix(target, "anon_inode") {
-			fmt.Print(fd, " ")
-		}
-	}
+	fmt.Print(descriptors(opened(0, 1, 2)...))
 	return 0
+}
+
+func opened(fds ...int) []int {
+	return slices.DeleteFunc(fds, func(fd int) bool {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		return err != nil
+	})
+}
+
+func where(string) int {
+	dir, err := os.Getwd()
+	check(err)
+	fmt.Println(dir, strings.Join(os.Environ(), " "))
+	return 0
+}
+
+// terminal tells whether a child that is started with Foreground has the
+// terminal. It makes a pseudo terminal and a session for it first.
+func terminal(arg string) int {
+	switch arg {
+	case "session":
+		master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+		check(err)
+		check(unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+		n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+		check(err)
+		tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+		check(err)
+		cmd := roleCommand("terminal", "leader")
+		cmd.Stdin = tty
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		return codeOf(cmd.Run())
+	case "leader":
+		var r reaper.Reaper
+		cmd := roleCommand("terminal", "child")
+		for range 2 { // the second time we are in the background ourselves
+			child, err := r.Start(reaper.Command{
+				Path: cmd.Path, Args: cmd.Args, Env: cmd.Env, Files: []uintptr{0, 1, 2}, Foreground: true,
+			})
+			check(err)
+			if code := child.Exit().Code(); code != 0 {
+				return code
+			}
+		}
+		fmt.Println("foreground")
+		return 0
+	default:
+		pgid, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
+		check(err)
+		if pgid != unix.Getpgrp() {
+			return 1
+		}
+		return 0
+	}
 }
 
 // installFilter makes system calls fail as a seccomp profile would.
