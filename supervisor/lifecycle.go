@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"runtime"
 	"slices"
@@ -351,7 +352,11 @@ func (c *tended) over() int {
 		lived = exit.At.Sub(r.Command.StartedAt)
 		r.Failure = c.ended
 	})
-	c.log.Info("command ended", "command", commandName(c.cfg), "code", code, "seconds", lived.Seconds())
+	level := slog.LevelInfo
+	if code == 0 || c.stopping != 0 {
+		level = slog.LevelDebug // as it should be: not worth the time that the line takes at the end
+	}
+	c.log.Log(context.Background(), level, "command ended", "command", commandName(c.cfg), "code", code, "seconds", lived.Seconds())
 	if c.ended != nil { // nobody else can know this
 		c.term.add(c.ended.Message(messageMax))
 	}
@@ -367,7 +372,9 @@ func (s *supervisor) end(code int) int {
 	if slices.Contains(s.cfg.Remap, code) {
 		code = 0
 	}
+	failed := false
 	s.ledger.update(func(r *report.Report) {
+		failed = r.Failure != nil
 		r.Phase, r.EndedAt, r.ExitCode = report.Ended, time.Now(), &code
 		for i := range r.Steps {
 			if r.Steps[i].Result == report.ResultPending {
@@ -378,7 +385,7 @@ func (s *supervisor) end(code int) int {
 	if s.plan.Len()+len(s.plan.Stop) > 0 {
 		s.runner.Flush(flushTimeout)
 	}
-	if s.ledger.snapshot().Failure == nil {
+	if !failed {
 		s.term.retract()
 	}
 	s.writeReport()

@@ -50,7 +50,9 @@ func (s *sink) Write(line []byte) (int, error) {
 }
 
 func (s *sink) loop() {
-	blockTTOU()
+	if _, err := unix.IoctlGetInt(s.fd, unix.TIOCGPGRP); err == nil {
+		blockTTOU()
+	}
 	for line := range s.lines {
 		if n := s.dropped.Swap(0); n > 0 {
 			hooks.WriteAll(s.fd, []byte("cleanimg-init: "+strconv.FormatInt(n, 10)+" log lines dropped: nobody read them\n"))
@@ -67,6 +69,9 @@ func (s *sink) loop() {
 
 // flush waits until all lines are written, but not longer than timeout.
 func (s *sink) flush(timeout time.Duration) {
+	if s.pending.Load() == 0 {
+		return
+	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for s.pending.Load() > 0 {

@@ -40,11 +40,20 @@ func (t *terminationLog) add(text string) {
 
 // retract takes back what was added.
 func (t *terminationLog) retract() {
-	t.open(func(fd int, size int64) {
-		if t.ours > 0 && size == t.ours {
-			t.replace(fd, "")
-		}
-	})
+	if t.wrote() {
+		t.open(func(fd int, size int64) {
+			if size == t.ours {
+				t.replace(fd, "")
+			}
+		})
+	}
+}
+
+// wrote tells whether something of ours may be there.
+func (t *terminationLog) wrote() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ours > 0
 }
 
 // empty gives the file to the command.
