@@ -12,7 +12,8 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -buildmode=exe -trimpath -buildvcs=auto -ldflags="-s -w" -o /out/ ./cmd/...
+ARG VERSION=dev
+RUN CGO_ENABLED=0 go build -buildmode=exe -trimpath -buildvcs=auto -ldflags="-s -w -X main.version=${VERSION}" -o /out/ ./cmd/...
 
 FROM scratch
 LABEL org.opencontainers.image.title="cleanimg-init" \

@@ -2,6 +2,8 @@
 
 GO    ?= go
 IMAGE ?= cleanimg-init
+# The tag that is checked out, if there is one.
+VERSION ?= $(or $(shell git describe --tags --exact-match 2>/dev/null),dev)
 # The tools are pinned in a module file of their own, so that go.mod names
 # only what is in the product.
 TOOL   = $(GO) tool -modfile=.ci/tools.mod
@@ -16,7 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## static binaries of every command, in bin/
-	CGO_ENABLED=0 $(GO) build -buildmode=exe -trimpath -buildvcs=auto -ldflags "-s -w" -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -buildmode=exe -trimpath -buildvcs=auto -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 # -count=1: the tests run binaries and containers that the test cache does not
 # know of, so that a cached result could be an old one.
@@ -37,7 +39,7 @@ demo: build ## hooks before a command as PID 1, probes, a graceful stop: under 1
 	CGO_ENABLED=0 $(GO) run ./examples/demo
 
 image: ## the container image, with the Docker Engine
-	docker build -t $(IMAGE) .
+	docker build --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 fmt: ## format every Go file
 	$(TOOL) gofumpt -w .

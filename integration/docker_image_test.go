@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -32,12 +33,14 @@ func TestDockerImage(t *testing.T) {
 			t.Run("run", func(t *testing.T) {
 				c := startContainer(t, image, nil, "/usr/local/bin/cleanimg-init", "--version")
 				assert.Equal(t, 0, c.wait())
+				assert.Contains(t, c.log(), "cleanimg-init 1.2.3 ")
 			})
 			t.Run("copy from", func(t *testing.T) {
 				dir := t.TempDir()
 				dockerfile := "FROM scratch\n" +
 					"COPY --from=" + image + " /usr/local/bin/cleanimg-init /usr/local/bin/\n" +
 					"COPY testprog /bin/\n" +
+					"ARG VERSION\n" +
 					`ENTRYPOINT ["/usr/local/bin/cleanimg-init", "--"]` + "\n" +
 					`CMD ["/bin/testprog", "exit", "21"]` + "\n"
 				require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(dockerfile), 0o644))
@@ -70,7 +73,7 @@ func dockerBuild(t *testing.T, buildkit, image, dir string) {
 	t.Helper()
 	var out []byte
 	for _, client := range dockerClients() {
-		cmd := exec.Command(client, "build", "--label", labLabel+"=1", "--tag", image, dir)
+		cmd := exec.Command(client, "build", "--label", labLabel+"=1", "--build-arg", "VERSION=1.2.3", "--tag", image, dir)
 		cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT="+buildkit)
 		var err error
 		out, err = cmd.CombinedOutput()
@@ -100,6 +103,12 @@ func dockerClients() (found []string) {
 func golangImage(t *testing.T) {
 	t.Helper()
 	const name = "golang:1.26"
+	// Another run may use the same engine, and the name.
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "cleanimg-init-golang-image.lock"), os.O_CREATE|os.O_RDONLY|syscall.O_CLOEXEC, 0o600)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Flock(int(lock.Fd()), syscall.LOCK_EX))
+	t.Cleanup(func() { lock.Close() })
+
 	if out, code := dockerTry("inspect", "--format", `{{index .Config.Labels "`+labLabel+`"}}`, name); code == 0 && out != "1" {
 		t.Logf("using the image %s that is here", name)
 		return
