@@ -16,6 +16,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -629,7 +630,7 @@ func getHere(address, path string) (int, string, error) {
 	client := http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
-			Dial:              func(string, string) (net.Conn, error) { return c, nil },
+			DialContext:       func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       5 * time.Second,

@@ -246,3 +246,33 @@ func TestOptionsOfTini(t *testing.T) {
 		})
 	}
 }
+
+// TestSurroundings holds the harness to its word: what passes here passes in a
+// pod of the restricted Pod Security level.
+func TestSurroundings(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args:  do("status", "Uid", "Gid", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", ";", "write", "/etc/file", "x"),
+		Files: []File{Hook("10-a", "status Uid CapBnd NoNewPrivs")},
+	})
+	assert.Equal(t, 99, in.Wait(), "the root file system is read-only")
+	assert.Contains(t, in.Stderr.String(), "read-only file system")
+	const none = " 0000000000000000\n"
+	assert.Equal(t, "Uid 65532 65532 65532 65532\nNoNewPrivs 1\nCapBnd"+none, firstOf(in.Stdout.String(), "Uid", "NoNewPrivs", "CapBnd"), "the hook")
+	for _, line := range []string{"Gid 65532 65532 65532 65532\n", "CapInh" + none, "CapPrm" + none, "CapEff" + none, "CapAmb" + none} {
+		assert.Contains(t, in.Stdout.String(), line)
+	}
+}
+
+// firstOf returns the first line of each name, in that order.
+func firstOf(text string, names ...string) (out string) {
+	for _, name := range names {
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, name+" ") {
+				out += line
+				break
+			}
+		}
+	}
+	return out
+}
