@@ -19,6 +19,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -159,6 +160,8 @@ func (r *Reaper) loop() {
 // waitid has nothing to block on (or is refused by a seccomp profile), does
 // SIGCHLD serve as the wake-up.
 func (r *Reaper) awaitChild() {
+	// Whoever waited for the last child may want to end the program.
+	runtime.Gosched()
 	sigchld := make(chan os.Signal, 1)
 	signal.Notify(sigchld, unix.SIGCHLD)
 	defer signal.Stop(sigchld)

@@ -165,29 +165,36 @@ func (s *supervisor) commandToStart() reaper.Command {
 	return c
 }
 
-// startCommand starts the command beside the life cycle, because an exec from a
-// stalled file system can hang, and signals have to be read meanwhile.
-func (s *supervisor) startCommand() <-chan error {
-	started := make(chan error, 1)
+// startCommand starts the command and tells the life cycle through s.started
+// when that is done. Where there is a grace period it happens beside the life
+// cycle, because an exec from a stalled file system can hang, and signals have
+// to be read meanwhile.
+func (s *supervisor) startCommand() {
+	s.started = make(chan error, 1)
+	s.alone = s.nothingLeft()
 	if s.plan.Len() > 0 {
 		s.term.empty()
 		path, err := hooks.Lookup(s.cfg.Command[0], s.env) // hooks may have changed PATH, or the file
 		if err != nil {
-			started <- err
-			return started
+			s.started <- err
+			return
 		}
 		s.path = path
 	}
 	command := s.commandToStart()
-	go func() {
+	start := func() {
 		child, err := s.reaper.Start(command)
 		s.main = child
 		if err != nil {
 			err = hooks.StartError(command.Path, err)
 		}
-		started <- err
-	}()
-	return started
+		s.started <- err
+	}
+	if s.cfg.GracePeriod.Duration > 0 {
+		go start()
+	} else {
+		start()
+	}
 }
 
 // tended is the command while it runs, with all that can happen to it.
@@ -200,7 +207,6 @@ type tended struct {
 	kill    <-chan time.Time
 	holdOut <-chan time.Time
 	ended   *report.Failure // why we ended it, if we did
-	alone   bool            // nothing of the hooks was running when it started
 }
 
 // atOnce is how soon a command ends that was meant to be a daemon.
@@ -209,15 +215,16 @@ const atOnce = 2 * time.Second
 // runCommand starts the command and passes signals on until it has ended. It
 // returns its exit code.
 func (s *supervisor) runCommand() int {
-	c := &tended{supervisor: s, alone: s.nothingLeft()}
-	started := s.startCommand()
+	c := &tended{supervisor: s}
+	if s.started == nil {
+		s.startCommand()
+	}
 	for {
 		select {
-		case err := <-started:
+		case err := <-s.started:
 			if err != nil {
 				return s.notStarted(err)
 			}
-			started = nil
 			c.begun()
 		case got := <-s.signals:
 			c.signal(s.received(got))

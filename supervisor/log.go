@@ -33,12 +33,15 @@ type sink struct {
 const sinkLines = 512
 
 func newSink(fd int, redact func([]byte) []byte) *sink {
-	return &sink{fd: fd, redact: redact, lines: make(chan []byte, sinkLines), idle: make(chan struct{}, 1)}
+	return &sink{fd: fd, redact: redact}
 }
 
 // Write takes one line. It never blocks and never fails.
 func (s *sink) Write(line []byte) (int, error) {
-	s.start.Do(func() { go s.loop() })
+	s.start.Do(func() {
+		s.lines, s.idle = make(chan []byte, sinkLines), make(chan struct{}, 1)
+		go s.loop()
+	})
 	s.pending.Add(1)
 	select {
 	case s.lines <- append([]byte(nil), line...): // slog uses its buffer again

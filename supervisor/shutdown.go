@@ -31,13 +31,12 @@ const (
 
 // shutdown is what the ladder has to remember.
 type shutdown struct {
-	stopping  syscall.Signal // the first stop signal; 0: none yet
-	deadline  time.Time      // of the whole shutdown; zero: none
-	handover  bool           // exec mode: the command takes our place
-	served    bool
-	armed     bool
-	exitCode  atomic.Int32  // if we had to leave now
-	abandoned chan struct{} // closed when the deadline is over and we still are here
+	stopping syscall.Signal // the first stop signal; 0: none yet
+	deadline time.Time      // of the whole shutdown; zero: none
+	handover bool           // exec mode: the command takes our place
+	served   bool
+	armed    bool
+	exitCode atomic.Int32 // if we had to leave now
 }
 
 // beginStop enters the first stop signal.
@@ -65,14 +64,15 @@ func (s *supervisor) armExit() {
 		return
 	}
 	s.armed = true
-	time.AfterFunc(s.cfg.GracePeriod.Duration, func() { close(s.abandoned) })
+	time.AfterFunc(s.cfg.GracePeriod.Duration, s.abandon)
 }
 
 // abandon is the end of a run whose grace period is over.
-func (s *supervisor) abandon() int {
+func (s *supervisor) abandon() {
 	code := int(s.exitCode.Load())
 	s.log.Error("grace period is over: leaving with what still runs", "grace", s.cfg.GracePeriod.Duration, "code", code)
-	return code
+	s.sink.flush(flushTimeout)
+	s.opts.Exit(code)
 }
 
 // mainTime is what the command, or the running step, has until KILL.

@@ -55,6 +55,9 @@ type Options struct {
 	Warnings []string // variables with our prefix that mean nothing
 	Invalid  error    // what is wrong with the settings: then nothing is run
 	Stderr   int      // descriptor of log and messages
+	// Exit ends the process. Run calls it, instead of returning, when the grace
+	// period is over while something still hangs in the kernel.
+	Exit func(code int)
 }
 
 // supervisor is one run.
@@ -77,6 +80,8 @@ type supervisor struct {
 	foreground bool // we own the terminal at descriptor 0
 	runner     *hooks.Runner
 	main       *reaper.Child
+	started    chan error // the command was started, or could not be
+	alone      bool       // nothing of the hooks was running then
 	shutdown
 }
 
@@ -102,22 +107,16 @@ func Run(c Config, o Options) (code int) {
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
+	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec {
+		s.startCommand() // before any goroutine of ours takes time from it
+	}
 
 	var g run.Group
 	g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
 	if listener != nil {
 		g.Add(s.server(listener))
 	}
-	over := make(chan struct{})
-	go func() {
-		defer close(over)
-		_ = g.Run()
-	}()
-	select {
-	case <-over:
-	case <-s.abandoned:
-		return s.abandon()
-	}
+	_ = g.Run() // no actor fails
 	if s.handover {
 		return s.becomeCommand()
 	}
@@ -127,18 +126,17 @@ func Run(c Config, o Options) (code int) {
 func newSupervisor(c Config, o Options) *supervisor {
 	s := &supervisor{
 		cfg: c, opts: o,
-		redact:   report.NewRedactor(o.Environ),
-		term:     terminationLog{path: string(c.TerminationLog)},
-		reaper:   &reaper.Reaper{},
-		signals:  make(chan os.Signal, 128),
-		serving:  make(chan struct{}),
-		shutdown: shutdown{abandoned: make(chan struct{})},
+		redact:  report.NewRedactor(o.Environ),
+		term:    terminationLog{path: string(c.TerminationLog)},
+		reaper:  &reaper.Reaper{},
+		signals: make(chan os.Signal, 128),
+		serving: make(chan struct{}),
 	}
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
 	s.ledger.orphans, s.ledger.redact = s.reaper.Orphans, s.redact
-	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now(), Instance: probes.InstanceID()}
+	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now()}
 	return s
 }
 
@@ -154,7 +152,6 @@ func (s *supervisor) listen() (net.Listener, error) {
 // process was started, and ends only when it is interrupted.
 func (s *supervisor) server(l net.Listener) (execute func() error, interrupt func(error)) {
 	server := probes.New(l, probes.Endpoints(s.ledger.snapshot), s.log)
-	server.Instance = s.ledger.r.Instance
 	over := make(chan struct{})
 	execute = func() error {
 		select {
@@ -162,6 +159,8 @@ func (s *supervisor) server(l net.Listener) (execute func() error, interrupt fun
 		case <-over:
 			return nil
 		}
+		server.Instance = probes.InstanceID()
+		s.ledger.update(func(r *report.Report) { r.Instance = server.Instance })
 		if err := server.Serve(); err != nil {
 			s.log.Error("probes can no longer be served", "err", err)
 		}

@@ -49,7 +49,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	cfg, warnings, err := supervisor.ParseConfig(environ, o.settings, o.flags, o.rest)
-	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: err, Stderr: 2}
+	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: err, Stderr: 2, Exit: os.Exit}
 	switch {
 	case o.verb == verbCheck:
 		return supervisor.Check(cfg, settings, stdout, stderr)
