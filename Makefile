@@ -21,9 +21,10 @@ build: ## static binaries of every command, in bin/
 	CGO_ENABLED=0 $(GO) build -buildmode=exe -trimpath -buildvcs=auto -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/...
 
 # -count=1: the tests run binaries and containers that the test cache does not
-# know of, so that a cached result could be an old one.
+# know of, so that a cached result could be an old one. -p=1: a package that
+# storms the reaper is no neighbour for one that measures how long things take.
 test: build ## everything this machine can run, and a list of what it could not
-	$(GO) run ./.ci/testreport -race -count=1 -timeout=9m ./... $(CI_PACKAGES)
+	$(GO) run ./.ci/testreport -race -count=1 -p=1 -timeout=10m ./... $(CI_PACKAGES)
 
 lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 	@files=$$($(TOOL) gofumpt -l .) && test -z "$$files" || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
