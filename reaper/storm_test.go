@@ -44,6 +44,7 @@ func TestStorm(t *testing.T) {
 func storm(t *testing.T) {
 	_, first := parsePlace(os.Getenv(envPlace))["pid1"]
 	require.Equal(t, first, os.Getpid() == 1)
+	makeThreads(20)
 	programs := writePrograms(t)
 	stop := startChains(t, programs, 3)
 
@@ -79,6 +80,26 @@ func storm(t *testing.T) {
 	assert.Empty(t, left)
 	t.Logf("%d children beside %.0f orphans/s, at most %d zombies seen", children.Load(), rate, most)
 	assert.Greater(t, rate, 200.0, "that is no storm") // thousands, but forks fail where pids are few
+}
+
+// makeThreads has the runtime make threads, which it keeps: it aborts when it
+// needs one and no pid is free.
+func makeThreads(n int) {
+	var parked sync.WaitGroup
+	release := make(chan struct{})
+	parked.Add(n)
+	var done sync.WaitGroup
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			parked.Done()
+			<-release
+		})
+	}
+	parked.Wait()
+	close(release)
+	done.Wait()
 }
 
 // startChains starts chains of processes that fork the next and end, until stop
