@@ -69,6 +69,11 @@ func (l *loader) load(dirs []string, named bool, kind string) []Step {
 	return steps
 }
 
+// dirVariable is the setting that names the directories of a kind of hooks.
+func dirVariable(kind string) string {
+	return ownPrefix + strings.ToUpper(strings.ReplaceAll(kind, " ", "_")) + "_DIR"
+}
+
 // hookName is what a hook is called that is in a file of this name.
 func hookName(file string) string {
 	if isStepFile(file) {
@@ -89,16 +94,16 @@ func (l *loader) readDir(entries map[string]entry, dir string, named bool, kind 
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return
 	case errors.Is(err, fs.ErrNotExist):
-		l.problem("directory of %s %s does not exist: create it, or leave the setting out", kind, dir)
+		l.problem("%s: the directory %s does not exist: make it, or leave it out", dirVariable(kind), dir)
 		return
 	case errors.Is(err, fs.ErrPermission):
-		l.problem("directory of %s %s cannot be read by user %d: chmod 0755", kind, dir, os.Geteuid())
+		l.problem("%s: the directory %s cannot be read by user %d: chmod 0755", dirVariable(kind), dir, os.Geteuid())
 		return
 	case errors.Is(err, unix.ENOTDIR):
-		l.problem("directory of %s %s is not a directory", kind, dir)
+		l.problem("%s: %s is not a directory", dirVariable(kind), dir)
 		return
 	case err != nil:
-		l.problem("directory of %s %s: %v", kind, dir, errors.Unwrap(err))
+		l.problem("%s: the directory %s: %v", dirVariable(kind), dir, errors.Unwrap(err))
 		return
 	}
 	found := false

@@ -41,7 +41,8 @@ type Runner struct {
 	// Exported is told the environment entries that the hooks of a stage exported,
 	// before the next stage. They may be secret. May be nil.
 	Exported func([]string)
-	// Started is called once, right after the first process was started.
+	// Started is called once, right after the first process was started, or when
+	// it could not be.
 	Started func()
 
 	mu     sync.Mutex // of events and relays
@@ -217,6 +218,7 @@ func (r Result) survivable() bool {
 
 // ended logs and emits the end of a try.
 func (r *Runner) ended(at place, s Step, attempt int, res Result, wait time.Duration) {
+	r.firstStart()
 	level, phrase := slog.LevelError, at.phrase("hook failed", "stop hook failed")
 	attrs := []any{
 		"step", s.Name, "attempt", attempt,

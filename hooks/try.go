@@ -39,8 +39,8 @@ type try struct {
 	out     outputs
 }
 
-// try runs the hook once. It emits the start; the caller, who knows what comes
-// next, emits the end.
+// try runs the hook once. It emits the start, before it happens: what the hook
+// does may end us too. The caller, who knows what comes next, emits the end.
 func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []string) (exported []string, res Result) {
 	t := &try{r: r, step: s, at: at, attempt: attempt, timeout: s.Timeout, started: time.Now()}
 	t.mark = ownPrefix + "STEP_ID=" + strconv.FormatUint(rand.Uint64(), 16)
@@ -49,6 +49,10 @@ func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []s
 			t.timeout = limit
 		}
 	}
+	r.emit(Event{
+		Step: s.Name, Stop: at.stop, Stage: at.stage, Attempt: attempt,
+		At: t.started, Timeout: t.timeout,
+	})
 	exported, res = t.run(ctx, env)
 	res.Timeout = t.timeout
 	res.Stderr = t.out.last()
@@ -63,11 +67,9 @@ func (t *try) run(ctx context.Context, env []string) (exported []string, res Res
 		res, err = t.start(file, env)
 	}
 	if err != nil {
-		t.begun()
 		return nil, Result{Cause: NotStarted, Err: err}
 	}
 	if res.Cause != Succeeded {
-		t.begun()
 		return nil, res
 	}
 	res = t.wait(ctx)
@@ -127,26 +129,12 @@ func (t *try) start(file int, env []string) (Result, error) {
 		return Result{}, startError(inDir(in.dir, path), called, err, t.step.identity)
 	}
 	t.r.firstStart()
-	t.begun()
+	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"),
+		"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout, "pid", t.child.PID())
 	// After that, so that the log says that it started before it speaks.
 	t.out.start()
 	t.r.keep(t.out.relays)
 	return Result{}, nil
-}
-
-// begun tells that the try has started, or would have.
-func (t *try) begun() {
-	pid := 0
-	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout}
-	if t.child != nil {
-		pid = t.child.PID()
-		attrs = append(attrs, "pid", pid)
-	}
-	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"), attrs...)
-	t.r.emit(Event{
-		Step: t.step.Name, Stop: t.at.stop, Stage: t.at.stage, Attempt: t.attempt,
-		At: t.started, Timeout: t.timeout, PID: pid,
-	})
 }
 
 // wait waits for the end of the process, or brings it about.

@@ -23,8 +23,10 @@ import (
 // lifecycle is the run from the first hook to the last moment. It returns the
 // exit code.
 func (s *supervisor) lifecycle() (code int) {
-	exported, failure := s.runHooks()
-	s.env = hooks.WithEnv(s.env, exported...)
+	var failure *report.Failure
+	if s.started == nil { // else there are no hooks, and the command runs
+		failure = s.runHooks()
+	}
 	switch {
 	case failure != nil:
 		code = s.fail(failure)
@@ -33,6 +35,7 @@ func (s *supervisor) lifecycle() (code int) {
 		s.term.empty()
 	case s.cfg.Mode == ModeExec:
 		s.endRest() // nobody could reap it afterwards
+		s.awaitZombies()
 		if failure = s.stopped(); failure == nil {
 			s.handover = true
 			return 0
@@ -50,6 +53,14 @@ func (s *supervisor) lifecycle() (code int) {
 	return s.end(code)
 }
 
+// awaitZombies waits, but not for long, until what has ended is reaped as well.
+func (s *supervisor) awaitZombies() {
+	select {
+	case <-s.reaper.Empty():
+	case <-time.After(time.Second):
+	}
+}
+
 // fail enters why the run has failed, and returns its exit code.
 func (s *supervisor) fail(f *report.Failure) int {
 	f.Reason = s.redact.String(f.Reason)
@@ -62,9 +73,9 @@ func (s *supervisor) fail(f *report.Failure) int {
 }
 
 // runHooks runs the hooks, and ends them when a stop signal or QUIT comes.
-func (s *supervisor) runHooks() (exported []string, failure *report.Failure) {
-	if s.plan.Len() == 0 {
-		return nil, nil
+func (s *supervisor) runHooks() *report.Failure {
+	if failure := s.stopped(); failure != nil || s.plan.Len() == 0 {
+		return failure
 	}
 	s.ledger.phase(report.Hooks)
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -75,9 +86,10 @@ func (s *supervisor) runHooks() (exported []string, failure *report.Failure) {
 		defer stop()
 	}
 	done := make(chan error, 1)
+	env := s.childEnv()
 	go func() {
-		var err error
-		exported, err = s.runner.Run(ctx, s.plan.Stages, s.childEnv())
+		exported, err := s.runner.Run(ctx, s.plan.Stages, env)
+		s.env = hooks.WithEnv(s.env, exported...)
 		done <- err
 	}()
 	for {
@@ -85,10 +97,9 @@ func (s *supervisor) runHooks() (exported []string, failure *report.Failure) {
 		case err := <-done:
 			var f *hooks.Failure
 			if errors.As(err, &f) {
-				return nil, failureOf(f)
+				return failureOf(f)
 			}
-			// A signal that came with the end of the last hook still counts.
-			return exported, s.stopped()
+			return s.stopped() // one that came with the end of the last hook
 		case got := <-s.signals:
 			s.hookSignal(s.received(got), cancel)
 		}

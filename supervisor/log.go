@@ -99,7 +99,16 @@ func blockTTOU() {
 func newLogger(w io.Writer, format LogFormat, level slog.Level) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
 	if format == LogJSON {
+		o.ReplaceAttr = readable
 		return slog.New(slog.NewJSONHandler(w, o))
 	}
 	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// readable makes JSON say 10m0s, as the text form does, and not nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }

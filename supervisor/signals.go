@@ -28,16 +28,20 @@ func Forwarded() []syscall.Signal {
 }
 
 // Asking for a signal costs 50 to 90 us each, more than all the rest of the
-// start. So only TERM, which must never be lost once something runs, is asked
+// start. So only TERM, which must never be lost once something runs, is waited
 // for before the first process is started; those that would end a Go program
-// come beside it, and the rest after it.
+// come beside that, and the rest after it.
 
-// listenFirst asks for TERM, and begins to ask for what would end us.
+// listenFirst begins to ask for TERM, and then for what would end us. It is
+// called as early as there is something to prepare meanwhile: a TERM that comes
+// before it ends us by the Go runtime's doing, some time later and on another
+// thread, and by then nothing should have been started.
 func (s *supervisor) listenFirst() {
-	signal.Notify(s.signals, unix.SIGTERM)
-	s.listening = make(chan struct{})
+	s.termIsOurs, s.listening = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(s.listening)
+		signal.Notify(s.signals, unix.SIGTERM)
+		close(s.termIsOurs)
 		signal.Notify(s.signals, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	}()
 }

@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -44,10 +43,6 @@ const (
 // has stalled.
 const flushTimeout = 200 * time.Millisecond
 
-// maxProcs bounds the threads that we run at once: on a node with 64 CPUs the Go
-// runtime would take as many, and each counts against the pids limit.
-const maxProcs = 2
-
 // Options is what a run needs besides its settings.
 type Options struct {
 	Environ  []string // of this process, as it was started
@@ -72,10 +67,11 @@ type supervisor struct {
 	reaper *reaper.Reaper
 	prepared
 
-	signals   chan os.Signal
-	listening chan struct{} // closed when TERM, INT, HUP and QUIT are ours
-	begun     sync.Once
-	serving   chan struct{} // closed when the probes may be served
+	signals    chan os.Signal
+	termIsOurs chan struct{} // closed when TERM would be received
+	listening  chan struct{} // closed when INT, HUP and QUIT would be, too
+	begun      sync.Once
+	serving    chan struct{} // closed when the probes may be served
 
 	foreground bool // we own the terminal at descriptor 0
 	runner     *hooks.Runner
@@ -94,6 +90,8 @@ func Run(c Config, o Options) (code int) {
 	if nested(o.Environ) {
 		return s.stepAside()
 	}
+	reaper.ResetIgnored()
+	s.listenFirst()
 	p, err := prepare(c, o.Environ, o.Invalid)
 	listener, listenErr := s.listen()
 	if err = errors.Join(err, listenErr); err != nil {
@@ -107,8 +105,8 @@ func Run(c Config, o Options) (code int) {
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
-	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec {
-		s.startCommand() // before any goroutine of ours takes time from it
+	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec && len(s.signals) == 0 {
+		s.startCommand() // before the goroutines of the group take time from it
 	}
 
 	var g run.Group
@@ -180,10 +178,9 @@ func (s *supervisor) refuse(err error) int {
 }
 
 // becomeInit takes over the duties towards processes: from here on TERM is
-// ours, orphans come to us, and children start with what they should have.
+// ours, and orphans come to us.
 func (s *supervisor) becomeInit() {
-	reaper.ResetIgnored()
-	s.listenFirst()
+	<-s.termIsOurs
 	if s.cfg.ParentDeath != 0 {
 		signalAtParentDeath(s.cfg.ParentDeath)
 	}
@@ -215,10 +212,7 @@ func (s *supervisor) begin() {
 		}
 		s.log.Info("started", attrs...)
 		s.notices()
-		go func() {
-			s.listenRest()
-			runtime.GOMAXPROCS(min(maxProcs, runtime.GOMAXPROCS(0)))
-		}()
+		go s.listenRest()
 	})
 }
 

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -31,9 +32,9 @@ func main() {
 // run is the program without the process around it. It returns the exit code:
 // the command's, or one of ours.
 func run(args, environ []string, stdout, stderr io.Writer) int {
-	o, err := parseOptions(args)
-	if err != nil {
-		return fail(stderr, err)
+	o, wrong := parseOptions(args)
+	if wrong != nil && o.verb != verbRun {
+		return fail(stderr, wrong)
 	}
 	switch o.verb {
 	case verbHelp:
@@ -49,7 +50,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	cfg, warnings, err := supervisor.ParseConfig(environ, o.settings, o.flags, o.rest)
-	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: err, Stderr: 2, Exit: os.Exit}
+	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: errors.Join(wrong, err), Stderr: 2, Exit: os.Exit}
 	switch {
 	case o.verb == verbCheck:
 		return supervisor.Check(cfg, settings, stdout, stderr)

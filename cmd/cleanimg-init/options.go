@@ -89,14 +89,14 @@ func (o *options) long(word string, args []string) ([]string, error) {
 		}
 		return args, o.setVerb(v)
 	case verbProbe:
-		if err := next("startup, live or ready"); err != nil {
+		if err := errors.Join(o.setVerb(v), next("startup, live or ready")); err != nil {
 			return nil, err
 		}
 		if !slices.Contains([]string{"startup", "live", "ready"}, value) {
 			return nil, fmt.Errorf("option --probe %q: want startup, live or ready", value)
 		}
 		o.probe = value
-		return args, o.setVerb(v)
+		return args, nil
 	}
 	variable, ok := variableOf(name)
 	if !ok {

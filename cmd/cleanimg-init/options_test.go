@@ -90,7 +90,7 @@ func TestHelpAndOptionsCoverEverySetting(t *testing.T) {
 
 func TestWrongUsageIsOurOwnFault(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	assert.Equal(t, supervisor.ExitOwn, run([]string{"--nonsense"}, nil, &stdout, &stderr))
+	assert.Equal(t, supervisor.ExitOwn, run([]string{"--check", "--nonsense"}, nil, &stdout, &stderr))
 	assert.Empty(t, stdout.String())
 	assert.Equal(t, "cleanimg-init: unknown option --nonsense: see --help; a command that begins with a dash goes after --\n", stderr.String())
 }
