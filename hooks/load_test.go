@@ -185,7 +185,7 @@ func TestLoadErrors(t *testing.T) {
 		StopDirs: []string{filepath.Join(dir, "10-mode")}, StopDirsNamed: true,
 	})
 	want = append([]string{want[0], "CLEANIMG_INIT_HOOKS_DIR: the directory /no/such does not exist: make it, or leave it out"}, want[1:]...)
-	want = append(want, "directory of stop hooks "+dir+"/10-mode is not a directory")
+	want = append(want, "CLEANIMG_INIT_STOP_HOOKS_DIR: "+dir+"/10-mode is not a directory")
 	require.Error(t, err)
 	assert.Equal(t, want, strings.Split(err.Error(), "\n"))
 	var lookup *LookupError
