@@ -49,15 +49,15 @@ func (c *Command) forkExec() (pid int, err error) {
 // not used. The caller has made sure that nothing is running which would need a
 // reaper.
 func Replace(c Command) error {
-	if c.Dir != "" {
-		if err := syscall.Chdir(c.Dir); err != nil {
-			return err
-		}
-	}
 	// It survives execve, and the program might not reap.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	if err := become(c.Cred); err != nil {
 		return err
+	}
+	if c.Dir != "" {
+		if err := syscall.Chdir(c.Dir); err != nil {
+			return err
+		}
 	}
 	return withEmptyMask(func() error { return syscall.Exec(c.Path, c.Args, c.Env) })
 }
