@@ -333,7 +333,7 @@ func (c *dockerContainer) wait() int {
 func (c *dockerContainer) stop() (code int, took time.Duration) {
 	c.t.Helper()
 	begin := time.Now()
-	docker(c.t, "stop", "--time", "30", c.name)
+	docker(c.t, "stop", "-t", "30", c.name)
 	return c.wait(), time.Since(begin)
 }
 
