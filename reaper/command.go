@@ -110,6 +110,20 @@ func ResetIgnored() {
 	}
 }
 
+// muted is SIGCHLD while nobody wants it. The Go runtime has a handler for every
+// signal, and one for each orphan that ends would cost us more than reaping it.
+// With the default disposition the kernel does not send it at all, and still
+// keeps the status (unlike SIG_IGN, see wait(2)).
+type muted struct{ handler kernelSigaction }
+
+func (m *muted) mute() {
+	var dfl kernelSigaction
+	sigaction(unix.SIGCHLD, &dfl, &m.handler)
+}
+
+// unmute gives the runtime its handler back; it would not install it anew.
+func (m *muted) unmute() { sigaction(unix.SIGCHLD, &m.handler, nil) }
+
 // kernelSigaction is large enough for struct sigaction of rt_sigaction(2) on
 // every architecture; all zero is SIG_DFL. The handler is its first word (not
 // on mips, where nothing would be reset).
@@ -119,14 +133,17 @@ type kernelSigaction struct {
 }
 
 func resetIfIgnored(sig syscall.Signal) {
-	const (
-		sigIgn     = 1
-		sigsetSize = 8
-	)
+	const sigIgn = 1
 	var old, dfl kernelSigaction
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&old)), sigsetSize, 0, 0)
-	if errno != 0 || old.handler != sigIgn {
-		return
+	if sigaction(sig, nil, &old) && old.handler == sigIgn {
+		sigaction(sig, &dfl, nil)
 	}
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&dfl)), 0, sigsetSize, 0, 0)
+}
+
+// sigaction is rt_sigaction(2), behind the back of the Go runtime.
+func sigaction(sig syscall.Signal, set, old *kernelSigaction) (ok bool) {
+	const sigsetSize = 8
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig),
+		uintptr(unsafe.Pointer(set)), uintptr(unsafe.Pointer(old)), sigsetSize, 0, 0)
+	return errno == 0
 }

@@ -38,6 +38,7 @@ type Reaper struct {
 	spawned  chan struct{} // one token: there is a child that the loop may not know of
 	orphans  int
 	onOrphan func(pid int, e Exit)
+	sigchld  muted // of the loop
 
 	// starting holds one token while a child has been forked but not registered.
 	// It is not mu, because that would stop all signals for as long as an execve
@@ -146,6 +147,7 @@ func (r *Reaper) wake() {
 // blocking wait4(-1) would free the pid before the lock is taken: it could be
 // given to a new process, whose status or signals would then be mixed up.
 func (r *Reaper) loop() {
+	r.sigchld.mute()
 	for {
 		err := waitid(unix.WEXITED | unix.WNOWAIT)
 		r.drain()
@@ -162,6 +164,8 @@ func (r *Reaper) loop() {
 func (r *Reaper) awaitChild() {
 	// Whoever waited for the last child may want to end the program.
 	runtime.Gosched()
+	r.sigchld.unmute()
+	defer r.sigchld.mute()
 	sigchld := make(chan os.Signal, 1)
 	signal.Notify(sigchld, unix.SIGCHLD)
 	defer signal.Stop(sigchld)

@@ -215,21 +215,28 @@ func (t *tree) terminate() bool {
 }
 
 // kill ends the tree until two walks in a row find nothing of it, because one
-// walk can miss what was forked while it went on.
+// walk can miss what was forked while it went on. As long as a walk finds
+// something new the next one follows at once: daemons that fork themselves
+// again must not be given the time.
 func (t *tree) kill() (left []Proc) {
 	deadline := time.NewTimer(killFor)
 	defer deadline.Stop()
-	reported := false
+	told := map[int]uint64{} // KILL: pid and start time
 	for empty, pause := 0, time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		left, err := t.members()
 		switch {
 		case !t.over(left, err):
 			empty = 0
-			if !reported {
-				reported = true
+			if len(told) == 0 {
 				t.report(left)
 			}
 			t.signal(left, err, unix.SIGKILL)
+			for _, p := range left {
+				if start, ok := told[p.PID]; !ok || start != p.Start {
+					told[p.PID] = p.Start
+					pause = time.Microsecond
+				}
+			}
 		case empty > 0 || err != nil || t.nothingLeft():
 			return nil
 		default:
