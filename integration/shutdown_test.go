@@ -468,7 +468,8 @@ func TestRuntimeSignalsAreNotForwarded(t *testing.T) {
 		go func() {
 			answered := 0
 			for range 500 {
-				if in.Status("/status") == 200 {
+				status, _, err := in.Get("/status")
+				if assert.NoError(t, err) && status == 200 {
 					answered++
 				}
 			}

@@ -35,7 +35,6 @@ func (s *supervisor) lifecycle() (code int) {
 		s.term.empty()
 	case s.cfg.Mode == ModeExec:
 		s.endRest() // nobody could reap it afterwards
-		s.awaitZombies()
 		if failure = s.stopped(); failure == nil {
 			s.handover = true
 			return 0
@@ -51,14 +50,6 @@ func (s *supervisor) lifecycle() (code int) {
 		s.endRest() // of the stop hooks; with PID 1 the kernel ends everything
 	}
 	return s.end(code)
-}
-
-// awaitZombies waits, but not for long, until what has ended is reaped as well.
-func (s *supervisor) awaitZombies() {
-	select {
-	case <-s.reaper.Empty():
-	case <-time.After(time.Second):
-	}
 }
 
 // fail enters why the run has failed, and returns its exit code.

@@ -133,7 +133,9 @@ func (s *supervisor) endRest() {
 		case left := <-done:
 			if len(left) > 0 {
 				s.log.Error("processes could not be ended", "processes", describe(left))
+				return
 			}
+			s.awaitZombies()
 			return
 		case got := <-s.signals:
 			if s.isStop(s.received(got)) && !hurried {
@@ -141,6 +143,17 @@ func (s *supervisor) endRest() {
 				close(hurry)
 			}
 		}
+	}
+}
+
+// awaitZombies waits until what has ended is reaped as well: where we are not
+// PID 1, or are about to be replaced, nobody else might do it.
+func (s *supervisor) awaitZombies() {
+	timer := time.NewTimer(s.clamp(time.Second))
+	defer timer.Stop()
+	select {
+	case <-s.reaper.Empty():
+	case <-timer.C:
 	}
 }
 
