@@ -285,7 +285,7 @@ func TestBackoffWaits(t *testing.T) {
 	in := Run(t, Options{Files: []File{Step("10-a.yaml", runs("exit", "7"), "retries: 2", "backoff: 1s")}})
 	assert.Equal(t, 7, in.Wait())
 	assert.Greater(t, in.Lived(), 1400*time.Millisecond, "1 s and 2 s, with jitter")
-	assert.Less(t, in.Lived(), 8*time.Second)
+	assert.Less(t, in.Lived(), soon)
 }
 
 func TestTermDuringBackoff(t *testing.T) {
@@ -295,7 +295,7 @@ func TestTermDuringBackoff(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	in.Signal(syscall.SIGTERM)
 	assert.Equal(t, 143, in.Wait())
-	assert.Less(t, in.Lived(), 10*time.Second)
+	assert.Less(t, in.Lived(), soon)
 }
 
 func TestStepVariables(t *testing.T) {
@@ -626,7 +626,7 @@ func TestStubbornStepWithinTheGracePeriod(t *testing.T) {
 	begin := time.Now()
 	in.Signal(syscall.SIGTERM)
 	assert.Equal(t, 143, in.Wait())
-	assert.Less(t, time.Since(begin), 4*time.Second)
+	assert.Less(t, time.Since(begin), soon)
 	assert.Equal(t, []string{"stop"}, order(in))
 }
 
