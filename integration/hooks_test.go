@@ -645,3 +645,27 @@ func TestClosedStdio(t *testing.T) {
 		assert.Regexp(t, `^[012] /(dev/)?null$`, strings.TrimSpace(line))
 	}
 }
+
+// TestHoldOutsDoNotHideTheFailure: what has to be killed afterwards is no reason
+// to forget why the run has failed.
+func TestHoldOutsDoNotHideTheFailure(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: mainRan, Env: env("CLEANIMG_INIT_KILL_GRACE=200ms"),
+		Files: []File{Hook("10-a", "daemon trap -quiet -ready /tmp/worker", "await /tmp/worker", "exit 3")},
+	})
+	assert.Equal(t, 3, in.Wait())
+	assert.Contains(t, in.Stderr.String(), "still running")
+	assert.Contains(t, in.Message(), "10-a")
+	assert.Contains(t, in.Message(), "code 3")
+}
+
+func TestReportIntoAPipeThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: do("exit", "4"), Env: env("CLEANIMG_INIT_REPORT_FILE=/tmp/pipe"),
+		Files: []File{Hook("10-a", "mkfifo /tmp/pipe")},
+	})
+	assert.Equal(t, 4, in.Wait())
+	assert.Contains(t, in.Stderr.String(), "report not written")
+}

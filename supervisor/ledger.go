@@ -34,6 +34,13 @@ func (l *ledger) snapshot() *report.Report {
 	return l.r.Clone()
 }
 
+// failed tells whether the reason of a failure is known.
+func (l *ledger) failed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Failure != nil
+}
+
 func (l *ledger) phase(p report.Phase) { l.update(func(r *report.Report) { r.Phase = p }) }
 
 // plan enters the steps that are to come.

@@ -139,7 +139,7 @@ func (s *supervisor) stopped() *report.Failure {
 func (s *supervisor) newRunner() *hooks.Runner {
 	return &hooks.Runner{
 		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
-		Output:    map[HookOutput]hooks.Output{OutputPlain: hooks.Plain, OutputPrefix: hooks.Prefix, OutputInherit: hooks.Inherit}[s.cfg.HookOutput],
+		Output:    s.cfg.HookOutput.output(),
 		KillGrace: s.cfg.KillGrace.Duration, Parallel: s.cfg.HooksParallel > 1, AtOnce: int(s.cfg.HooksParallel), Foreground: s.foreground,
 		Started: s.begin, Exported: s.redact.Add,
 		HoldOut: func(step string, left []reaper.Proc) { s.holdOut(step, left) },
@@ -381,9 +381,7 @@ func (s *supervisor) end(code int) int {
 	if slices.Contains(s.cfg.Remap, code) {
 		code = 0
 	}
-	failed := false
 	s.ledger.update(func(r *report.Report) {
-		failed = r.Failure != nil
 		r.Phase, r.EndedAt, r.ExitCode = report.Ended, time.Now(), &code
 		for i := range r.Steps {
 			if r.Steps[i].Result == report.ResultPending {
@@ -394,7 +392,7 @@ func (s *supervisor) end(code int) int {
 	if s.plan.Len()+len(s.plan.Stop) > 0 {
 		s.runner.Flush(flushTimeout)
 	}
-	if !failed {
+	if !s.ledger.failed() {
 		s.term.retract()
 	}
 	s.writeReport()
@@ -405,9 +403,15 @@ func (s *supervisor) writeReport() {
 	if s.cfg.ReportFile == "" {
 		return
 	}
-	if err := os.WriteFile(string(s.cfg.ReportFile), s.ledger.snapshot().JSON(), 0o644); err != nil {
-		s.log.Warn("report not written", "err", err)
+	// NONBLOCK: a named pipe without a reader must not stop us.
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_CLOEXEC | unix.O_NONBLOCK
+	fd, err := unix.Open(string(s.cfg.ReportFile), flags, 0o644)
+	if err != nil {
+		s.log.Warn("report not written", "file", string(s.cfg.ReportFile), "err", err)
+		return
 	}
+	defer unix.Close(fd)
+	hooks.WriteAll(fd, s.ledger.snapshot().JSON())
 }
 
 // lockedForever runs f on a thread that lives as long as the program.

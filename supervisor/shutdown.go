@@ -211,7 +211,9 @@ func (s *supervisor) holdOut(step string, left []reaper.Proc) {
 	} else {
 		s.log.Warn("still running", "step", step, "processes", who)
 	}
-	s.term.add("still running: " + who + "\n")
+	if !s.ledger.failed() { // that says more
+		s.term.add("still running: " + who + "\n")
+	}
 }
 
 func describe(procs []reaper.Proc) string {

@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -228,6 +229,9 @@ func (s *supervisor) serve() {
 func (s *supervisor) notices() {
 	if os.Getpid() != 1 {
 		s.log.Info("not PID 1: acting as child subreaper, for our own descendants only", "pid", os.Getpid())
+	}
+	if s.plan.Len()+len(s.plan.Skipped)+len(s.cfg.Command) == 0 {
+		s.log.Warn("nothing to do: no command, and no hook", "hooks_dir", strings.Join(s.cfg.HooksDir, ":"))
 	}
 	for _, name := range s.opts.Warnings {
 		s.log.Warn("unknown variable, it does nothing: see --help", "variable", name)

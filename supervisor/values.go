@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // The types of the settings. Each Decode is what envconfig calls with the
@@ -231,6 +233,17 @@ const (
 // Decode parses value.
 func (o *HookOutput) Decode(value string) error {
 	return oneOf(o, value, OutputPlain, OutputPrefix, OutputInherit)
+}
+
+func (o HookOutput) output() hooks.Output {
+	switch o {
+	case OutputPrefix:
+		return hooks.Prefix
+	case OutputInherit:
+		return hooks.Inherit
+	default:
+		return hooks.Plain
+	}
 }
 
 // LogFormat is slog's text or JSON form.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -83,6 +84,9 @@ func cat(args []string) error {
 
 // touch FILE
 func touch(args []string) error { return os.WriteFile(args[0], nil, 0o666) }
+
+// mkfifo FILE
+func mkfifo(args []string) error { return syscall.Mkfifo(args[0], 0o666) }
 
 // await FILE: until it is there, for at most 30 s.
 func awaitFile(args []string) error {

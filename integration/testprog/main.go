@@ -70,6 +70,7 @@ func init() {
 		"append":   appendFile,
 		"cat":      cat,
 		"touch":    touch,
+		"mkfifo":   mkfifo,
 		"await":    awaitFile,
 		"install":  install,
 		"export":   export,
