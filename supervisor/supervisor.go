@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -325,6 +326,13 @@ func signalAtParentDeath(sig syscall.Signal) {
 		close(asked)
 	})
 	<-asked
+}
+
+// lockedForever runs f on a thread that lives as long as the program.
+func lockedForever(f func()) {
+	runtime.LockOSThread()
+	f()
+	select {}
 }
 
 // descriptor is an io.Writer that survives a broken descriptor: os.File ends a

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+)
+
+// commandToStart is the command as the reaper wants it.
+func (s *supervisor) commandToStart() reaper.Command {
+	c := reaper.Command{
+		Path: s.path, Args: s.cfg.Command, Env: s.childEnv(),
+		Files: []uintptr{0, 1, 2}, Foreground: s.foreground,
+	}
+	if s.identity != nil {
+		c.Cred, _ = s.identity.Credential() // prepare has seen that it works
+		if s.identity.Home != "" {
+			c.Env = hooks.WithEnv(c.Env, "HOME="+s.identity.Home)
+		}
+	}
+	return c
+}
+
+// startCommand starts the command and tells the life cycle through s.started
+// when that is done. Where there is a grace period it happens beside the life
+// cycle, because an exec from a stalled file system can hang, and signals have
+// to be read meanwhile.
+func (s *supervisor) startCommand() {
+	s.started = make(chan error, 1)
+	s.alone = s.nothingLeft()
+	if s.plan.Len() > 0 {
+		s.term.empty()
+		path, err := hooks.Lookup(s.cfg.Command[0], s.env) // hooks may have changed PATH, or the file
+		if err != nil {
+			s.started <- err
+			return
+		}
+		s.path = path
+	}
+	command := s.commandToStart()
+	start := func() {
+		child, err := s.reaper.Start(command)
+		s.main = child
+		if err != nil {
+			err = hooks.StartError(command.Path, err)
+		}
+		s.started <- err
+	}
+	if s.cfg.GracePeriod.Duration > 0 {
+		go start()
+	} else {
+		start()
+	}
+}
+
+// tended is the command while it runs, with all that can happen to it.
+type tended struct {
+	*supervisor
+	done    <-chan struct{}  // nil until it was started
+	early   []syscall.Signal // received before that
+	drain   <-chan time.Time
+	timeout <-chan time.Time
+	kill    <-chan time.Time
+	holdOut <-chan time.Time
+	ended   *report.Failure // why we ended it, if we did
+}
+
+// atOnce is how soon a command ends that was meant to be a daemon.
+const atOnce = 2 * time.Second
+
+// runCommand starts the command and passes signals on until it has ended. It
+// returns its exit code.
+func (s *supervisor) runCommand() int {
+	c := &tended{supervisor: s}
+	if s.started == nil {
+		s.startCommand()
+	}
+	for {
+		select {
+		case err := <-s.started:
+			if err != nil {
+				return s.notStarted(err)
+			}
+			c.begun()
+		case got := <-s.signals:
+			c.signal(s.received(got))
+		case <-c.drain:
+			c.drain = nil
+			c.tell(s.stopping)
+		case <-c.timeout:
+			c.timedOut()
+		case <-c.holdOut:
+			c.holdOut = time.After(holdOutEvery)
+			s.holdOut("", commandAlone(s.main.PID()))
+		case <-c.kill:
+			c.killNow()
+		case <-c.done:
+			return c.over()
+		}
+	}
+}
+
+// notStarted is the end of a command that could not be executed.
+func (s *supervisor) notStarted(err error) int {
+	s.serve()
+	s.log.Error("command not started", "err", err)
+	failed := commandError{err}
+	return s.fail(&report.Failure{Cause: report.Invalid, Code: failed.Code(), Reason: failed.Error()})
+}
+
+func (c *tended) begun() {
+	c.done = c.main.Done()
+	now := time.Now()
+	c.ledger.update(func(r *report.Report) {
+		r.Started = true
+		if r.Phase == report.Starting || r.Phase == report.Hooks {
+			r.Phase = report.Running
+		}
+		r.Command = &report.Command{Name: commandName(c.cfg), PID: c.main.PID(), StartedAt: now}
+	})
+	c.begin()
+	if c.plan.Len() > 0 {
+		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
+	}
+	if d := c.cfg.CommandTimeout.Duration; d > 0 {
+		c.timeout = time.After(d)
+	}
+	for _, sig := range c.early {
+		c.signal(sig)
+	}
+}
+
+// signal treats a signal that came while the command runs.
+func (c *tended) signal(sig syscall.Signal) {
+	switch {
+	case c.done == nil:
+		c.early = append(c.early, sig)
+		if c.isStop(sig) && c.stopping == 0 {
+			c.startDeadline() // an exec that hangs must not outlive it
+			c.armExit()
+		}
+	case !c.isStop(sig):
+		c.forward(sig)
+	case c.stopping == 0:
+		c.stop(sig)
+	case c.drain != nil: // a second one: enough drained
+		c.drain = nil
+		c.tell(c.stopping)
+	default:
+		c.forward(sig)
+	}
+}
+
+// stop begins the shutdown: readiness turns false, and the command is told
+// when the drain delay is over.
+func (c *tended) stop(sig syscall.Signal) {
+	delay := c.cfg.DrainDelay.Duration
+	if delay == 0 {
+		c.beginStop(sig, report.Stopping)
+		c.tell(sig)
+		return
+	}
+	c.beginStop(sig, report.Draining)
+	c.drain = time.After(delay)
+}
+
+// tell sends the stop signal, and sets when patience ends.
+func (c *tended) tell(sig syscall.Signal) {
+	c.ledger.phase(report.Stopping)
+	c.forward(sig)
+	c.holdOut = time.After(holdOutFirst)
+	if !c.deadline.IsZero() && c.ended == nil {
+		c.kill = time.After(c.mainTime())
+	}
+}
+
+// timedOut ends a command that ran into COMMAND_TIMEOUT.
+func (c *tended) timedOut() {
+	c.timeout = nil
+	c.ended = &report.Failure{
+		Cause: report.TimedOut, Code: ExitTimeout,
+		Reason: fmt.Sprintf("command timed out after %v (%s_COMMAND_TIMEOUT)", c.cfg.CommandTimeout, Prefix),
+	}
+	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration)
+	c.ledger.phase(report.Stopping)
+	_ = c.main.SignalGroup(unix.SIGTERM)
+	_ = c.main.SignalGroup(unix.SIGCONT)
+	c.kill = time.After(c.clamp(c.cfg.KillGrace.Duration))
+}
+
+// killNow ends a command whose grace is over.
+func (c *tended) killNow() {
+	c.kill = nil
+	if c.ended == nil {
+		c.ended = &report.Failure{
+			Cause: report.Failed, Code: 128 + int(unix.SIGKILL),
+			Reason: fmt.Sprintf("command did not end in its part of %s_GRACE_PERIOD=%v, so it was killed", Prefix, c.cfg.GracePeriod),
+		}
+	}
+	c.supervisor.holdOut("", commandAlone(c.main.PID()))
+	_ = c.main.Signal(unix.SIGKILL)
+}
+
+// over is the end of the command.
+func (c *tended) over() int {
+	exit := c.main.Exit()
+	code := exit.Code()
+	if c.ended != nil && c.ended.Cause == report.TimedOut {
+		code = ExitTimeout
+	}
+	c.exitCode.Store(int32(code))
+	lived := time.Duration(0)
+	c.ledger.update(func(r *report.Report) {
+		r.Command.EndedAt, r.Command.Code = exit.At, &code
+		lived = exit.At.Sub(r.Command.StartedAt)
+		r.Failure = c.ended
+	})
+	level := slog.LevelInfo
+	if code == 0 || c.stopping != 0 {
+		level = slog.LevelDebug // as it should be: not worth the time that the line takes at the end
+	}
+	c.log.Log(context.Background(), level, "command ended", "command", commandName(c.cfg), "code", code, "seconds", lived.Seconds())
+	if c.ended != nil { // nobody else can know this
+		c.term.add(c.ended.Message(messageMax))
+	}
+	if c.stopping == 0 && code == 0 && lived < atOnce && c.alone && !c.nothingLeft() {
+		c.log.Warn("command ended at once and left processes running, which end with it: run it in the foreground", "command", commandName(c.cfg))
+	}
+	c.startDeadline()
+	return code
+}
