@@ -25,6 +25,12 @@ type Command struct {
 	// Foreground makes the process group the foreground group of the terminal
 	// at our descriptor 0, which must be our controlling terminal.
 	Foreground bool
+	// Setsid makes the child the leader of a session instead; Terminal makes the
+	// terminal at our descriptor 0, which we have given up, that session's.
+	Setsid, Terminal bool
+	// KeepMask lets the child block the signals that we were started with as
+	// blocked, as far as the Go runtime has not unblocked them.
+	KeepMask bool
 }
 
 // forkExec starts the command. It goes past package os on purpose: that checks
@@ -34,7 +40,12 @@ func (c *Command) forkExec() (pid int, err error) {
 		Dir:   c.Dir,
 		Env:   c.Env,
 		Files: c.Files,
-		Sys:   &syscall.SysProcAttr{Setpgid: true, Credential: c.Cred, Foreground: c.Foreground},
+		Sys: &syscall.SysProcAttr{
+			Setpgid: !c.Setsid, Setsid: c.Setsid, Setctty: c.Terminal, Credential: c.Cred, Foreground: c.Foreground,
+		},
+	}
+	if c.KeepMask {
+		return syscall.ForkExec(c.Path, c.Args, attr)
 	}
 	err = withEmptyMask(func() (err error) {
 		pid, err = syscall.ForkExec(c.Path, c.Args, attr)
@@ -97,17 +108,52 @@ func withEmptyMask(f func() error) error {
 	return f()
 }
 
-// ResetIgnored gives the default disposition back to the signals that we were
-// started with as ignored, so that children do not inherit that. The Go runtime
-// resets those that it handles; these are the ones it leaves alone. Call it
-// before the first Start and before any signal.Notify.
-func ResetIgnored() {
-	for _, sig := range []syscall.Signal{
-		unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU,
-		32, 34, // the C libraries' own, which Go leaves to them; it handles 33
-	} {
-		resetIfIgnored(sig)
+// left are the signals whose disposition the Go runtime leaves alone when they
+// are ignored at its start, so that children would ignore them too: 32 and 34
+// are the C libraries' own (it handles 33).
+var left = [...]syscall.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, 32, 34,
+}
+
+// Ignored returns the signals that we were started with as ignored, as far as
+// the Go runtime lets them stay so: children ignore them too until
+// signal.Notify is called for them.
+func Ignored() []syscall.Signal {
+	var ignored []syscall.Signal
+	for _, sig := range left {
+		const sigIgn = 1
+		var old kernelSigaction
+		if sigaction(sig, nil, &old) && old.handler == sigIgn {
+			ignored = append(ignored, sig)
+		}
 	}
+	return ignored
+}
+
+// ResetIgnored gives the default disposition back to the signals that we were
+// started with as ignored, so that children do not inherit that. Call it before
+// the first Start and before any signal.Notify.
+func ResetIgnored() {
+	for _, sig := range Ignored() {
+		sigaction(sig, &kernelSigaction{}, nil)
+	}
+}
+
+// GiveUpTerminal gives up the controlling terminal at descriptor 0, so that a
+// child in a session of its own can have it, and tells whether it did. Only the
+// leader of a session can hand it on. The HUP and CONT that the kernel sends us
+// for it do not reach us; see tty_ioctl(4).
+func GiveUpTerminal() bool {
+	if sid, err := unix.Getsid(0); err != nil || sid != unix.Getpid() {
+		return false
+	}
+	for _, sig := range []syscall.Signal{unix.SIGHUP, unix.SIGCONT} {
+		var old kernelSigaction
+		if sigaction(sig, &kernelSigaction{handler: 1}, &old) {
+			defer sigaction(sig, &old, nil)
+		}
+	}
+	return unix.IoctlSetInt(0, unix.TIOCNOTTY, 0) == nil
 }
 
 // muted is SIGCHLD while nobody wants it. The Go runtime has a handler for every
@@ -130,14 +176,6 @@ func (m *muted) unmute() { sigaction(unix.SIGCHLD, &m.handler, nil) }
 type kernelSigaction struct {
 	handler uintptr
 	_       [7]uintptr
-}
-
-func resetIfIgnored(sig syscall.Signal) {
-	const sigIgn = 1
-	var old, dfl kernelSigaction
-	if sigaction(sig, nil, &old) && old.handler == sigIgn {
-		sigaction(sig, &dfl, nil)
-	}
 }
 
 // sigaction is rt_sigaction(2), behind the back of the Go runtime.

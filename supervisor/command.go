@@ -20,7 +20,11 @@ import (
 func (s *supervisor) commandToStart() reaper.Command {
 	c := reaper.Command{
 		Path: s.path, Args: s.cfg.Command, Env: s.childEnv(),
-		Files: []uintptr{0, 1, 2}, Foreground: s.foreground,
+		Files: []uintptr{0, 1, 2}, Foreground: s.foreground, KeepMask: s.cfg.KeepSignals,
+	}
+	if s.cfg.Setsid {
+		c.Setsid, c.Foreground = true, false
+		c.Terminal = s.foreground && reaper.GiveUpTerminal()
 	}
 	if s.identity != nil {
 		c.Cred, _ = s.identity.Credential() // prepare has seen that it works
@@ -115,7 +119,7 @@ func (s *supervisor) notStarted(err error) int {
 	s.serve()
 	s.log.Error("command not started", "err", err)
 	failed := commandError{err}
-	return s.fail(&report.Failure{Cause: report.Invalid, Code: failed.Code(), Reason: failed.Error()})
+	return s.fail(&report.Failure{Cause: report.Invalid, Code: s.exitCodeOf(failed.Code()), Reason: failed.Error()})
 }
 
 func (c *tended) begun() {

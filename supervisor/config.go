@@ -62,6 +62,17 @@ type Flags struct {
 	ParentDeath syscall.Signal // 0: none
 	Remap       []int          // exit codes that become 0
 	WarnReaped  bool
+	Compat
+}
+
+// Compat is what another init does and we do in its place only.
+type Compat struct {
+	Setsid      bool // the command leads a session, and gets the terminal if it is ours
+	SuspendSelf bool // TSTP, TTIN and TTOU stop us too, unless we are PID 1
+	KeepSignals bool // children ignore and block what we were started with so
+	ForwardMore bool // also the signals that users have no reason to send
+	DropStops   bool // SIGNAL_REWRITE may drop stop signals
+	ExecFailure int  // exit code for a command that cannot be executed; 0: 126 and 127
 }
 
 // Named tells whether the setting, by the name of its variable without the
@@ -234,7 +245,7 @@ func (c *Config) validate() error {
 			name("DRAIN_DELAY"), c.DrainDelay, name("GRACE_PERIOD"), c.GracePeriod, c.reserve(), c.mainGrace())
 	}
 	for _, sig := range c.StopSignals {
-		if to, ok := c.SignalRewrite[sig]; ok && to == 0 {
+		if to, ok := c.SignalRewrite[sig]; ok && to == 0 && !c.DropStops {
 			bad("%s drops %s, which is one of %s=%s: the command could never be stopped",
 				name("SIGNAL_REWRITE"), SignalName(sig), name("STOP_SIGNALS"), c.StopSignals)
 		}

@@ -27,6 +27,30 @@ func Forwarded() []syscall.Signal {
 	return all
 }
 
+// onRequest are the signals that are passed on only where a setting names them,
+// or another init would do it.
+var onRequest = [...]syscall.Signal{
+	unix.SIGALRM, unix.SIGVTALRM, unix.SIGPROF, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT,
+}
+
+// CanReceive tells whether a signal can be received, and so be named.
+func CanReceive(number int) bool {
+	sig := syscall.Signal(number)
+	return slices.Contains(Forwarded(), sig) || slices.Contains(onRequest[:], sig)
+}
+
+// wanted are the signals to ask for.
+func (c *Config) wanted() []syscall.Signal {
+	all := Forwarded()
+	for _, sig := range onRequest {
+		_, rewritten := c.SignalRewrite[sig]
+		if c.ForwardMore || rewritten || slices.Contains(c.StopSignals, sig) {
+			all = append(all, sig)
+		}
+	}
+	return all
+}
+
 // Asking for a signal costs 50 to 90 us each, more than all the rest of the
 // start. So only TERM, which must never be lost once something runs, is waited
 // for before the first process is started; those that would end a Go program
@@ -42,15 +66,23 @@ func (s *supervisor) listenFirst() {
 		defer close(s.listening)
 		signal.Notify(s.signals, unix.SIGTERM)
 		close(s.termIsOurs)
-		signal.Notify(s.signals, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+		s.listen(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	}()
 }
 
 // listenRest asks for all the others.
 func (s *supervisor) listenRest() {
 	<-s.listening
-	for _, sig := range Forwarded()[4:] {
-		signal.Notify(s.signals, sig)
+	s.listen(s.cfg.wanted()[4:]...)
+}
+
+// listen asks for signals, but not for those that are to stay ignored: asking
+// would make children start with the default.
+func (s *supervisor) listen(sigs ...syscall.Signal) {
+	for _, sig := range sigs {
+		if !slices.Contains(s.ignored, sig) {
+			signal.Notify(s.signals, sig)
+		}
 	}
 }
 
@@ -66,7 +98,12 @@ func (s *supervisor) received(got os.Signal) syscall.Signal {
 	return sig
 }
 
-func (s *supervisor) isStop(sig syscall.Signal) bool { return slices.Contains(s.cfg.StopSignals, sig) }
+// isStop tells whether a signal begins the shutdown. One that is dropped on its
+// way to the command does not.
+func (s *supervisor) isStop(sig syscall.Signal) bool {
+	to, rewritten := s.cfg.SignalRewrite[sig]
+	return slices.Contains(s.cfg.StopSignals, sig) && (!rewritten || to != 0)
+}
 
 // forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
 func (s *supervisor) forward(sig syscall.Signal) {
@@ -80,6 +117,12 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	}
 	s.log.Debug("signal forwarded", "signal", SignalName(sig), "as", SignalName(to), "target", string(s.cfg.SignalTarget))
 	s.send(to)
+	switch sig {
+	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		if s.cfg.SuspendSelf && os.Getpid() != 1 {
+			_ = syscall.Kill(os.Getpid(), unix.SIGSTOP)
+		}
+	}
 }
 
 // send sends sig to SIGNAL_TARGET.

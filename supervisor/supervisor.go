@@ -70,8 +70,9 @@ type supervisor struct {
 	prepared
 
 	signals    chan os.Signal
-	termIsOurs chan struct{} // closed when TERM would be received
-	listening  chan struct{} // closed when INT, HUP and QUIT would be, too
+	ignored    []syscall.Signal // since before us, and to stay so
+	termIsOurs chan struct{}    // closed when TERM would be received
+	listening  chan struct{}    // closed when INT, HUP and QUIT would be, too
 	begun      sync.Once
 	serving    chan struct{} // closed when the probes may be served
 
@@ -92,10 +93,14 @@ func Run(c Config, o Options) (code int) {
 	if nested(o.Environ) {
 		return s.stepAside()
 	}
-	reaper.ResetIgnored()
+	if c.KeepSignals {
+		s.ignored = reaper.Ignored()
+	} else {
+		reaper.ResetIgnored()
+	}
 	s.listenFirst()
 	p, err := prepare(c, o.Environ, o.Invalid)
-	listener, listenErr := s.listen()
+	listener, listenErr := s.bind()
 	if err = errors.Join(err, listenErr); err != nil {
 		if listener != nil {
 			_ = listener.Close()
@@ -140,8 +145,8 @@ func newSupervisor(c Config, o Options) *supervisor {
 	return s
 }
 
-// listen binds the address of the probes. They are served once something runs.
-func (s *supervisor) listen() (net.Listener, error) {
+// bind binds the address of the probes. They are served once something runs.
+func (s *supervisor) bind() (net.Listener, error) {
 	if !s.cfg.HTTP() {
 		return nil, nil
 	}
@@ -172,10 +177,18 @@ func (s *supervisor) server(l net.Listener) (execute func() error, interrupt fun
 
 // refuse says what is wrong, before anything has run.
 func (s *supervisor) refuse(err error) int {
-	code := errorCode(err)
+	code := s.exitCodeOf(errorCode(err))
 	text := s.redact.String(err.Error())
 	PrintProblems(descriptor(s.opts.Stderr), errors.New(text))
 	s.term.write((&report.Failure{Cause: report.Invalid, Code: code, Reason: text}).Message(messageMax))
+	return code
+}
+
+// exitCodeOf is the exit code for a command that cannot be executed.
+func (s *supervisor) exitCodeOf(code int) int {
+	if s.cfg.ExecFailure != 0 && (code == ExitNotFound || code == ExitNotExecutable) {
+		return s.cfg.ExecFailure
+	}
 	return code
 }
 

@@ -148,7 +148,7 @@ func (s *Signals) Decode(value string) error {
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(Forwarded(), sig) {
+		if !CanReceive(int(sig)) {
 			return fmt.Errorf("%s can't be received: want some of %s", name, forwardedNames())
 		}
 		*s = append(*s, sig)
@@ -176,7 +176,7 @@ func (r *Rewrite) Decode(value string) error {
 		if !ok || err != nil {
 			return fmt.Errorf("%q: want FROM:TO, such as TERM:QUIT, or FROM: to drop it", item)
 		}
-		if !slices.Contains(Forwarded(), received) {
+		if !CanReceive(int(received)) {
 			return fmt.Errorf("%q: %s is never forwarded: want some of %s", item, from, forwardedNames())
 		}
 		if _, twice := (*r)[received]; twice {

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,22 +27,27 @@ import (
 var version = "dev"
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr))
 }
 
-// run is the program without the process around it. It returns the exit code:
-// the command's, or one of ours.
-func run(args, environ []string, stdout, stderr io.Writer) int {
-	o, wrong := parseOptions(args)
-	if wrong != nil && o.verb != verbRun {
+// run is the program without the process around it; argv[0] is the name that it
+// was called by. It returns the exit code: the command's, or one of ours.
+func run(argv, environ []string, stdout, stderr io.Writer) int {
+	o, wrong := commandLine(argv, environ)
+	var usage usageError
+	switch {
+	case errors.As(wrong, &usage):
+		fmt.Fprint(stderr, usage.text)
+		return exitUsage
+	case wrong != nil && o.verb != verbRun:
 		return fail(stderr, wrong)
 	}
 	switch o.verb {
 	case verbHelp:
-		printHelp(stdout)
+		printHelp(stdout, o.help)
 		return 0
 	case verbVersion:
-		fmt.Fprintf(stdout, "cleanimg-init %s\n", describeVersion())
+		fmt.Fprintln(stdout, cmp.Or(o.version, "cleanimg-init "+describeVersion()))
 		return 0
 	case verbInstall:
 		if err := install(o.rest[0], o.rest[1:], stdout); err != nil {
@@ -61,6 +67,22 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	ownRuntime(environ)
 	return supervisor.Run(cfg, settings)
+}
+
+// commandLine reads the command line as the name that we were called by says.
+func commandLine(argv, environ []string) (options, error) {
+	if len(argv) == 0 {
+		return parseOptions(nil)
+	}
+	p := personalityOf(argv[0])
+	if p == nil {
+		return parseOptions(argv[1:])
+	}
+	o, err := p.parse(argv[1:], environ)
+	if err == nil {
+		p.imply(&o, environ)
+	}
+	return o, err
 }
 
 // probe asks the running instance of this container, and returns 0 or 1.

@@ -33,6 +33,8 @@ type options struct {
 	settings map[string]string // by the name of the variable without the prefix
 	flags    supervisor.Flags
 	rest     []string // the command; for --install the directory and the tools
+
+	help, version string // of a personality, for its verbs
 }
 
 // parseOptions takes the words up to the first one that is not an option; what
@@ -217,7 +219,12 @@ Example:
   CMD ["/usr/bin/redis-server", "/etc/redis.conf"]
 `
 
-func printHelp(w io.Writer) {
+// printHelp prints our help, or that of a personality.
+func printHelp(w io.Writer, other string) {
+	if other != "" {
+		io.WriteString(w, other)
+		return
+	}
 	io.WriteString(w, helpHead)
 	for _, v := range supervisor.Variables() {
 		def := v.Default

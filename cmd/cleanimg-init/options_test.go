@@ -74,7 +74,7 @@ func TestWrongOptions(t *testing.T) {
 // is in the help with its default.
 func TestHelpAndOptionsCoverEverySetting(t *testing.T) {
 	var help bytes.Buffer
-	require.Zero(t, run([]string{"--help"}, nil, &help, &help))
+	require.Zero(t, run([]string{"cleanimg-init", "--help"}, nil, &help, &help))
 	for _, v := range supervisor.Variables() {
 		assert.Contains(t, help.String(), "  "+v.Name+" ")
 		if v.Default != "" {
@@ -90,7 +90,7 @@ func TestHelpAndOptionsCoverEverySetting(t *testing.T) {
 
 func TestWrongUsageIsOurOwnFault(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	assert.Equal(t, supervisor.ExitOwn, run([]string{"--check", "--nonsense"}, nil, &stdout, &stderr))
+	assert.Equal(t, supervisor.ExitOwn, run([]string{"cleanimg-init", "--check", "--nonsense"}, nil, &stdout, &stderr))
 	assert.Empty(t, stdout.String())
 	assert.Equal(t, "cleanimg-init: unknown option --nonsense: see --help; a command that begins with a dash goes after --\n", stderr.String())
 }
