@@ -231,37 +231,52 @@ func appendVariants(all []string, secret string) []string {
 		}
 		q := strconv.Quote(s)
 		all = append(all, s, q[1:len(q)-1], escapeURL(s))
+		if strings.TrimSpace(s) == s {
+			break
+		}
 	}
 	return all
 }
 
 // passwords returns everything in a variable's value that may be the password
 // of a URL or of a database's connection string. Programs do not agree where
-// the password of "postgres://u:a/b@c@host" ends, so that each of them counts.
+// the password of "postgres://u:a/b@c@host" ends, so that each of them counts:
+// the nearest @ of every URL first, and as many more as the room allows. A list
+// of a thousand URLs would else be half a million passwords.
 func passwords(value string) []string {
-	var found []string
-	add := func(s string) {
-		for i := range len(s) {
-			if s[i] == '@' {
-				found = append(found, s[:i])
-			}
-		}
-	}
-	for rest := value; ; {
-		i := strings.Index(rest, "://")
+	var starts []int // where a password may begin
+	for at := 0; ; {
+		i := strings.Index(value[at:], "://")
 		if i < 0 {
 			break
 		}
-		rest = rest[i+len("://"):]
-		if n := userEnd(rest); n >= 0 {
-			add(rest[n+1:])
+		at += i + len("://")
+		if n := userEnd(value[at:]); n >= 0 {
+			starts = append(starts, at+n+1)
 		}
 	}
 	// go-sql-driver/mysql: user:password@tcp(host:3306)/db
 	if strings.Contains(value, "@tcp(") || strings.Contains(value, "@unix(") {
-		if _, password, ok := strings.Cut(value, ":"); ok {
-			add(password)
+		if i := strings.IndexByte(value, ':'); i >= 0 {
+			starts = append(starts, i+1)
 		}
+	}
+	var found []string
+	ends := slices.Clone(starts) // where each was looked at last
+	for room := 16<<10 + 32*len(value); len(starts) > 0 && room > 0; {
+		left := 0
+		for i, start := range starts {
+			n := strings.IndexByte(value[ends[i]:], '@')
+			if n < 0 || room <= 0 {
+				continue
+			}
+			end := ends[i] + n
+			found = append(found, value[start:end])
+			room -= end - start + 1
+			starts[left], ends[left] = start, end+1
+			left++
+		}
+		starts = starts[:left]
 	}
 	for _, s := range assignments(nil, value) {
 		v := value[s.from:s.to]

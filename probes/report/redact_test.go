@@ -3,6 +3,8 @@
 package report_test
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +87,21 @@ func TestRedactText(t *testing.T) {
 			assert.Equal(t, tt.want, (*report.Redactor)(nil).String(tt.text))
 		})
 	}
+}
+
+// A variable may be 128 KiB of URLs. All of their passwords are found, and what
+// is remembered is not the square of that.
+func TestRedactListOfURLs(t *testing.T) {
+	var list strings.Builder
+	for i := range 1500 {
+		fmt.Fprintf(&list, "redis://user:p%dword@host%[1]d:6379,", i)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r := report.NewRedactor([]string{"NODES=" + list.String(), "ODD=x://u:" + strings.Repeat("@", 100_000)})
+	assert.Equal(t, "*** *** ***", r.String("p0word p700word p1499word"))
+	runtime.ReadMemStats(&after)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(256<<20))
 }
 
 func TestRedactOverlappingSecrets(t *testing.T) {
