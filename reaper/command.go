@@ -139,6 +139,14 @@ func ResetIgnored() {
 	}
 }
 
+// Doomed tells whether the Go runtime is ending this program because of sig,
+// which came before signal.Notify was called for it: on its way out it gives the
+// signal its default disposition, and then takes some time to leave.
+func Doomed(sig syscall.Signal) bool {
+	var now kernelSigaction
+	return sigaction(sig, nil, &now) && now.handler == 0
+}
+
 // GiveUpTerminal gives up the controlling terminal at descriptor 0, so that a
 // child in a session of its own can have it, and tells whether it did. Only the
 // leader of a session can hand it on. The HUP and CONT that the kernel sends us

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
 )
 
 // Forwarded returns the signals that are passed on: everything that a user may
@@ -56,15 +57,19 @@ func (c *Config) wanted() []syscall.Signal {
 // for before the first process is started; those that would end a Go program
 // come beside that, and the rest after it.
 
-// listenFirst begins to ask for TERM, and then for what would end us. It is
-// called as early as there is something to prepare meanwhile: a TERM that comes
-// before it ends us by the Go runtime's doing, some time later and on another
-// thread, and by then nothing should have been started.
+// listenFirst begins to ask for TERM, and then for what would end us. A TERM
+// that comes before it ends us by the Go runtime's doing, some time later and on
+// another thread; then nothing is to be started any more.
 func (s *supervisor) listenFirst() {
 	s.termIsOurs, s.listening = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(s.listening)
+		// Before and after, because asking gives the signal a handler again.
+		doomed := reaper.Doomed(unix.SIGTERM)
 		signal.Notify(s.signals, unix.SIGTERM)
+		if doomed || reaper.Doomed(unix.SIGTERM) {
+			select {}
+		}
 		close(s.termIsOurs)
 		s.listen(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 	}()
