@@ -137,15 +137,22 @@ func (l *relay) remember(b []byte) {
 }
 
 // last returns the end of what was read so far. A line whose beginning is gone
-// is left out, unless there is no other.
+// is left out or, when there is no other, its first word: half of a secret is
+// not recognised as one.
 func (l *relay) last() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	tail := l.tail
-	if _, rest, ok := bytes.Cut(tail, []byte("\n")); ok && l.cut && len(rest) > 0 {
-		tail = rest
+	if !l.cut {
+		return bytes.Clone(l.tail)
 	}
-	return bytes.Clone(tail)
+	if _, rest, ok := bytes.Cut(l.tail, []byte("\n")); ok && len(rest) > 0 {
+		return bytes.Clone(rest)
+	}
+	word := bytes.IndexAny(l.tail, " \t\r\n")
+	if word < 0 {
+		return []byte{}
+	}
+	return bytes.Clone(l.tail[word+1:])
 }
 
 func (l *relay) count(n int) {

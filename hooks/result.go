@@ -48,8 +48,9 @@ type Result struct {
 	Exit    reaper.Exit   // zero when no process ran, or one could not be killed
 	Wall    time.Duration // from the start to the end of all that had to end
 	Timeout time.Duration // that the try had; 0 is none
-	// Stderr is the end of what the hook wrote there, whole lines of at most
-	// 2 KiB. It is nil when standard error was not piped.
+	// Stderr is the end of what the hook wrote there, at most 2 KiB: whole
+	// lines, or whole words of one that is longer. It is nil when standard error
+	// was not piped.
 	Stderr []byte
 	Err    error         // why, when neither code nor signal says it
 	Left   []reaper.Proc // what could not be killed

@@ -38,8 +38,10 @@ type Runner struct {
 	// HoldOut is told what of a hook does not want to end; see
 	// [reaper.Ending]. May be nil.
 	HoldOut func(step string, left []reaper.Proc)
-	// Exported is told the environment entries that the hooks of a stage exported,
-	// before the next stage. They may be secret. May be nil.
+	// Exported is told environment entries that may be secret and that nobody
+	// else knows: what a step file sets, before its program is started, and what
+	// a try exported, even if it failed, before its end is told. It can be called
+	// concurrently. May be nil.
 	Exported func([]string)
 	// Started is called once, right after the first process was started, or when
 	// it could not be.
@@ -63,9 +65,6 @@ func (r *Runner) Run(ctx context.Context, stages [][]Step, env []string) (export
 	for i, stage := range stages {
 		got, failure := r.stage(ctx, i+1, stage, WithEnv(env, exported...))
 		exported = WithEnv(exported, got...)
-		if r.Exported != nil && len(got) > 0 {
-			r.Exported(got)
-		}
 		if failure != nil {
 			return exported, failure
 		}
@@ -253,6 +252,12 @@ func (r *Runner) emit(e Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Event(e)
+}
+
+func (r *Runner) tell(entries []string) {
+	if r.Exported != nil && len(entries) > 0 {
+		r.Exported(entries)
+	}
 }
 
 func (r *Runner) firstStart() {

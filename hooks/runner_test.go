@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -349,6 +350,46 @@ func TestRunStop(t *testing.T) {
 	assert.True(t, rec.events[0].Stop)
 	await(t, "the code", func() bool { return strings.Contains(rec.output.String(), "CLEANIMG_INIT_EXIT_CODE=42") })
 	await(t, "the log", func() bool { return strings.Contains(rec.log.String(), "stop hook ended") })
+}
+
+// What is told is what messages are freed of.
+func TestEntriesAreTold(t *testing.T) {
+	rec := newRecorder(t)
+	var mu sync.Mutex
+	var told []string
+	rec.Exported = func(entries []string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, entries...)
+	}
+	failing := roleStep(t, "20-b", "flaky", "9", filepath.Join(t.TempDir(), "count"))
+	failing.env = []envEntry{{"DB_PASSWORD", "${BASE}22"}}
+	_, err := rec.Run(t.Context(), each(roleStep(t, "10-a", "export", "URL=x"), failing), []string{"BASE=hunter"})
+	require.Error(t, err)
+	assert.Equal(t, []string{"URL=x", "DB_PASSWORD=hunter22", "TRY_1=yes"}, told)
+}
+
+func TestEndOfStderr(t *testing.T) {
+	long := strings.Repeat("x", tailSize)
+	for text, want := range map[string]string{
+		"":                        "",
+		"short":                   "short",
+		"one\ntwo":                "one\ntwo",
+		long + "\none\ntwo\n":     "one\ntwo\n",
+		long + "SECRET a b":       "a b",
+		long + "SECRET a b\n":     "a b\n",
+		long + "SECRET\n":         "",
+		long + "half of a secret": "of a secret",
+		long + "SECRET":           "",
+	} {
+		l := &relay{}
+		for rest := []byte(text); len(rest) > 0; {
+			n := min(len(rest), 1000)
+			l.remember(rest[:n])
+			rest = rest[n:]
+		}
+		assert.Equal(t, want, string(l.last()), "%.40q", strings.TrimLeft(text, "x"))
+	}
 }
 
 func TestStderrIsRemembered(t *testing.T) {

@@ -74,10 +74,13 @@ func (t *try) run(ctx context.Context, env []string) (exported []string, res Res
 	}
 	res = t.wait(ctx)
 	t.out.drain()
-	if res.Cause == Succeeded {
-		if exported, err = readExport(file); err != nil {
-			res = Result{Cause: BadExport, Exit: res.Exit, Err: fmt.Errorf("environment file: %w", err)}
-		}
+	exported, err = readExport(file)
+	t.r.tell(exported) // a failed one may have printed what it was about to hand on
+	switch {
+	case res.Cause != Succeeded:
+		exported = nil
+	case err != nil:
+		res = Result{Cause: BadExport, Exit: res.Exit, Err: fmt.Errorf("environment file: %w", err)}
 	}
 	// A daemon of a hook that succeeded lives on. What a failed try left would
 	// be in the way of the next one.
@@ -100,6 +103,7 @@ func (t *try) start(file int, env []string) (Result, error) {
 	if err != nil {
 		return Result{Cause: BadStep, Err: err}, nil
 	}
+	t.r.tell(in.set)
 	path, err := t.step.find(in)
 	if err != nil {
 		return Result{}, err
@@ -131,7 +135,7 @@ func (t *try) start(file int, env []string) (Result, error) {
 	t.r.firstStart()
 	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"),
 		"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout, "pid", t.child.PID())
-	// After that, so that the log says that it started before it speaks.
+	// After that: the log should say that it started before it speaks.
 	t.out.start()
 	t.r.keep(t.out.relays)
 	return Result{}, nil
@@ -214,6 +218,7 @@ func (p place) phrase(hook, stopHook string) string {
 type invocation struct {
 	program  []string
 	env      []string
+	set      []string // of env, what the step file sets
 	dir      string
 	shownDir string
 }
@@ -237,10 +242,12 @@ func (s Step) resolve(env, own []string) (invocation, error) {
 		}
 		return expanded
 	}
+	var set []string
 	for _, e := range s.env {
-		env = WithEnv(env, e.name+"="+expand(e.value, "env: "+e.name))
+		entry := e.name + "=" + expand(e.value, "env: "+e.name)
+		env, set = WithEnv(env, entry), append(set, entry)
 	}
-	in := invocation{dir: expand(s.dir, "dir"), shownDir: s.dir}
+	in := invocation{set: set, dir: expand(s.dir, "dir"), shownDir: s.dir}
 	for i, argument := range s.program {
 		in.program = append(in.program, expand(argument, fmt.Sprintf("run[%d]", i)))
 	}
