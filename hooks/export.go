@@ -30,7 +30,8 @@ const ownPrefix = "CLEANIMG_INIT_"
 // end in LF; a CR before it belongs to the line end (files written on Windows),
 // except inside a block, whose lines are taken as they are. The last line needs
 // no LF. A name is [A-Za-z_][A-Za-z0-9_]* and does not start with
-// CLEANIMG_INIT_. A later entry of the same name wins.
+// CLEANIMG_INIT_. Name and value have at most 127 KiB, or no program could be
+// started any more. A later entry of the same name wins.
 //
 // The result has entries "KEY=value" in the order of the file. Errors have line
 // numbers and never a value; all are reported at once, apart from a block
@@ -94,6 +95,8 @@ func (p *exportParser) entry() (string, error) {
 		return "", fmt.Errorf("line %d: what is before the value is not a variable's name (letters, digits, _)", number)
 	case strings.HasPrefix(name, ownPrefix):
 		return "", fmt.Errorf("line %d: %s: names that start with %s are not for hooks to set", number, name, ownPrefix)
+	case len(name)+len(value) > longestValue:
+		return "", fmt.Errorf("line %d: %s: larger than a variable can be (%d KiB)", number, shorten(name), longestValue>>10)
 	}
 	return name + "=" + value, nil
 }

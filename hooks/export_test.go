@@ -57,6 +57,7 @@ func TestParseExportErrors(t *testing.T) {
 		{"no word", "A<<\nhunter2=1\n", "line 1: A: no word after <<"},
 		{"NUL", "A=1\nB=\x00\n", "line 2: a NUL byte, which no variable can hold"},
 		{"several", "a b=1\nok=1\nhunter2\n", "line 1: what is before the value is not a variable's name (letters, digits, _)\nline 3: neither KEY=value nor KEY<<END"},
+		{"long value", "A=1\nB=" + strings.Repeat("x", longestValue) + "\n", "line 2: B: larger than a variable can be (127 KiB)"},
 		{"large", strings.Repeat("x", largestExport+1), "larger than 1 MiB"},
 	}
 	for _, tt := range tests {
