@@ -19,6 +19,7 @@ package hooks
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -140,15 +141,15 @@ func (p Plan) Longest() time.Duration {
 			if one == 0 {
 				return 0
 			}
-			sum += one
+			sum = times(sum, one, 1)
 			longest = max(longest, one)
 		}
+		total = times(total, longest, 1)
 		// With fewer places than hooks, whoever comes last finds a place when
 		// the others' work, evenly spread, is done.
 		if p.parallel > 0 && len(stage) > p.parallel {
-			longest += (sum - longest) / time.Duration(p.parallel)
+			total = times(total, (sum-longest)/time.Duration(p.parallel), 1)
 		}
-		total += longest
 	}
 	return total
 }
@@ -159,12 +160,22 @@ func (s Step) longest() time.Duration {
 	}
 	total := s.Timeout
 	for failed := 1; failed <= s.retries; failed++ {
-		total += s.Timeout + pauseAfter(s.backoff, failed, 1)
-		if total < 0 {
-			return 1<<63 - 1
+		pause := pauseAfter(s.backoff, failed, 1)
+		if pause == pauseAfter(s.backoff, failed+1, 1) { // it grows no more
+			left := s.retries - failed + 1
+			return times(times(total, s.Timeout, left), pause, left)
 		}
+		total = times(times(total, s.Timeout, 1), pause, 1)
 	}
 	return total
+}
+
+// times adds d to the sum n times, or as often as it fits.
+func times(sum, d time.Duration, n int) time.Duration {
+	if d > (math.MaxInt64-sum)/time.Duration(n) {
+		return math.MaxInt64
+	}
+	return sum + d*time.Duration(n)
 }
 
 // Missing tells why the program of a step file can't be started with env as

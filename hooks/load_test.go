@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -155,6 +156,10 @@ func TestLongest(t *testing.T) {
 	assert.Equal(t, 10*time.Second, Plan{Stages: [][]Step{stage}, parallel: 3}.Longest())
 	assert.Equal(t, 15*time.Second, Plan{Stages: [][]Step{stage}, parallel: 2}.Longest())
 	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 5)}}}.Longest())
+	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 0)}, {step(1<<62, 0)}}}.Longest())
+	assert.Equal(t, 2*365*24*time.Hour, Plan{Stages: [][]Step{{{Timeout: time.Nanosecond, retries: 2*365*24*3600*1e9 - 1}}}}.Longest(),
+		"takes no time for a number of tries that is meant to be for ever")
+	assert.Positive(t, Plan{Stages: [][]Step{{step(time.Nanosecond, math.MaxInt)}}}.Longest())
 }
 
 func TestLoadErrors(t *testing.T) {
