@@ -145,9 +145,9 @@ func occurrences(spans []span, s, secret string) []span {
 // endings that do so only for variables: a "foreign_key=" in a line of output
 // is rarely one.
 var (
-	secretWords    = [...]string{"PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY"}
+	secretWords    = [...]string{"PASSWORD", "PASSWD", "PASSPHRASE", "SECRET", "TOKEN", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY", "PRIVATEKEY"}
 	secretNames    = [...]string{"MYSQL_PWD", "REDISCLI_AUTH"}
-	secretSuffixes = [...]string{"_KEY", "_DSN"}
+	secretSuffixes = [...]string{"_KEY", "_DSN", "_PASS", "_PWD", "_CREDS"}
 	pathSuffixes   = [...]string{"_FILE", "_PATH", "_DIR"}
 )
 
