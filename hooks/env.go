@@ -69,7 +69,8 @@ const longestValue = 127 << 10
 // EnvFiles returns env in which X_FILE=/path has become X with the content of
 // the file, without one trailing newline, for each X that is named by a pattern
 // (a name or a glob as of [path.Match]). X_FILE is removed. An empty X_FILE is
-// removed and means nothing; an empty X counts as not set.
+// removed and means nothing; an empty X counts as not set. Our own settings are
+// never meant.
 //
 // It is an error when a file can't be read or both are set; all of these are
 // reported at once.
@@ -89,6 +90,9 @@ func EnvFiles(env []string, patterns []string) ([]string, error) {
 		variable := entryName(entry)
 		name, isFile := strings.CutSuffix(variable, "_FILE")
 		if !isFile || !matches(patterns, name) || slices.Contains(remove, variable) {
+			continue
+		}
+		if strings.HasPrefix(name, ownPrefix) { // CLEANIMG_INIT_REPORT_FILE is a setting
 			continue
 		}
 		remove = append(remove, variable)

@@ -28,7 +28,12 @@ func TestEnvFiles(t *testing.T) {
 		"DB_PASSWORD_FILE=" + password, "API_KEY_FILE=" + key, "API_EMPTY_FILE=", "LOG_FILE=/var/log/x",
 		"API_KEY=", "OTHER=1",
 	}
-	got, err := EnvFiles(env, []string{"DB_PASSWORD", "API_*", "MISSING"})
+	settings := []string{"CLEANIMG_INIT_REPORT_FILE=/no/such"}
+	got, err := EnvFiles(settings, []string{"*", "CLEANIMG_INIT_REPORT"})
+	require.NoError(t, err)
+	assert.Equal(t, settings, got)
+
+	got, err = EnvFiles(env, []string{"DB_PASSWORD", "API_*", "MISSING"})
 	require.NoError(t, err)
 	assert.Equal(t, []string{"LOG_FILE=/var/log/x", "API_KEY=k", "OTHER=1", "DB_PASSWORD=hunter2\n"}, got)
 
