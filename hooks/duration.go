@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,7 +18,7 @@ func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		seconds, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(seconds*float64(time.Second) < math.MaxInt64) {
+		if err != nil || strings.Trim(s, "+0123456789.") != "" || !(seconds*float64(time.Second) < math.MaxInt64) {
 			return 0, errDuration
 		}
 		d = time.Duration(seconds * float64(time.Second))

@@ -92,7 +92,7 @@ func TestParseDuration(t *testing.T) {
 		require.NoError(t, err, in)
 		assert.Equal(t, want, got, in)
 	}
-	for _, in := range []string{"", "-1", "-5s", "1e300", "Inf", "NaN", "5 m", "x"} {
+	for _, in := range []string{"", "-1", "-5s", "1e300", "1e3", "0x1p4", "Inf", "NaN", "5 m", "5m30", "x"} {
 		_, err := parseDuration(in)
 		assert.Error(t, err, in)
 	}
