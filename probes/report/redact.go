@@ -263,7 +263,7 @@ func passwords(value string) []string {
 	}
 	var found []string
 	ends := slices.Clone(starts) // where each was looked at last
-	for room := 16<<10 + 32*len(value); len(starts) > 0 && room > 0; {
+	for room := 16<<10 + 4*len(value); len(starts) > 0 && room > 0; {
 		left := 0
 		for i, start := range starts {
 			n := strings.IndexByte(value[ends[i]:], '@')
