@@ -672,6 +672,36 @@ func TestWarnOfReapedOfTini(t *testing.T) {
 	})
 }
 
+// TestTerminalByName: the command has the terminal, as the leader of its group
+// or, under dumb-init, of its session, and nothing that the hand-over sends
+// reaches it.
+func TestTerminalByName(t *testing.T) {
+	t.Parallel()
+	for name := range peers {
+		for _, options := range []string{"", "-c"} {
+			if name == "tini" && options != "" {
+				continue
+			}
+			t.Run(strings.TrimSpace(name+" "+options), func(t *testing.T) {
+				t.Parallel()
+				eachOf(t, name, func(t *testing.T, p personality) {
+					in := p.Run(t, Options{TTY: true, Args: append(strings.Fields(options+" --"), do("tty", ";", "trap", "-on", "INT=5")...)})
+					in.WaitStdout("ready")
+					settle()
+					assert.Contains(t, in.Stdout.String(), "foreground true")
+					_, err := in.Terminal.WriteString("\x03") // Ctrl-C
+					require.NoError(t, err)
+					assert.Equal(t, 5, in.Wait())
+					if !p.ours && options != "" {
+						return // in dumb-init's own group: both get it, and it is passed on
+					}
+					assert.Equal(t, 1, strings.Count(in.Stdout.String(), "got "), "%s", in.Stdout)
+				})
+			})
+		}
+	}
+}
+
 // TestInheritedSignals: tini gives the command the mask and the dispositions
 // that it was started with, and dumb-init starts it with none. So do we under
 // their names, as far as the Go runtime lets us know: it takes the place of a
