@@ -182,7 +182,12 @@ func (r *Runner) step(ctx context.Context, at place, s Step, env []string) (expo
 	}
 	for attempt := 1; ; attempt++ {
 		exported, res := r.try(ctx, at, s, attempt, env)
-		res.Retry = attempt <= s.retries && res.retryable() && ctx.Err() == nil
+		if res.Retry = attempt <= s.retries && res.retryable(); res.Retry && ctx.Err() != nil {
+			// It would have been tried again, so this failure did not end the run.
+			ended := interrupted(ctx)
+			ended.Exit, ended.Wall, ended.Timeout, ended.Stderr, ended.Left = res.Exit, res.Wall, res.Timeout, res.Stderr, res.Left
+			res = ended
+		}
 		res.Continued = s.carryOn && !res.Retry && res.survivable()
 		wait := pauseAfter(s.backoff, attempt, rand.Float64())
 		r.ended(at, s, attempt, res, wait)

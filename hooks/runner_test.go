@@ -352,6 +352,29 @@ func TestRunStop(t *testing.T) {
 	await(t, "the log", func() bool { return strings.Contains(rec.log.String(), "stop hook ended") })
 }
 
+// A stop signal that comes while what a failed try has left is ended finds a
+// hook that was going to be tried again.
+func TestStopBeforeTheNextTry(t *testing.T) {
+	for _, tt := range []struct {
+		cause error
+		code  int
+	}{{Stop{Signal: syscall.SIGTERM}, 143}, {ErrDeadline, 124}} {
+		rec := newRecorder(t)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		rec.KillGrace = time.Minute
+		rec.Exported = func([]string) { // the try has ended, its end was not told yet
+			cancel(tt.cause)
+		}
+		step := roleStep(t, "10-a", "flaky", "9", filepath.Join(t.TempDir(), "count"))
+		step.retries = 3
+		_, err := rec.Run(ctx, each(step), nil)
+		var failure *Failure
+		require.ErrorAs(t, err, &failure)
+		assert.Equal(t, tt.code, failure.Result.Code())
+		assert.Len(t, rec.story(), 2, "one start, one end")
+	}
+}
+
 // What is told is what messages are freed of.
 func TestEntriesAreTold(t *testing.T) {
 	rec := newRecorder(t)
