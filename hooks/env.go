@@ -38,8 +38,8 @@ func WithEnv(env []string, add ...string) []string {
 	return merged
 }
 
-// without returns env without the variables of these names.
-func without(env []string, names ...string) []string {
+// WithoutEnv returns env without the variables of these names.
+func WithoutEnv(env []string, names ...string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(entry string) bool {
 		return slices.Contains(names, entryName(entry))
 	})
@@ -111,7 +111,7 @@ func EnvFiles(env []string, patterns []string) ([]string, error) {
 		}
 		add = append(add, name+"="+content)
 	}
-	return WithEnv(without(env, remove...), add...), errors.Join(problems...)
+	return WithEnv(WithoutEnv(env, remove...), add...), errors.Join(problems...)
 }
 
 func matches(patterns []string, name string) bool {

@@ -227,7 +227,7 @@ type invocation struct {
 // those before them, program and directory see all. The entries of own win.
 func (s Step) resolve(env, own []string) (invocation, error) {
 	// What a service manager said was meant for the command.
-	env = WithEnv(without(env, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"), own...)
+	env = WithEnv(WithoutEnv(env, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"), own...)
 	if s.identity != nil {
 		env = WithEnv(env, "HOME="+s.identity.Home)
 	}

@@ -19,8 +19,11 @@ import (
 // commandToStart is the command as the reaper wants it.
 func (s *supervisor) commandToStart() reaper.Command {
 	c := reaper.Command{
-		Path: s.path, Args: s.cfg.Command, Env: s.childEnv(),
+		Path: s.path, Args: s.cfg.Command, Env: s.env,
 		Files: []uintptr{0, 1, 2}, Foreground: s.foreground, KeepMask: s.cfg.KeepSignals,
+	}
+	if s.cfg.Mode != ModeExec { // there it will be who we are
+		c.Env = s.childEnv()
 	}
 	if s.cfg.Setsid {
 		c.Setsid, c.Foreground = true, false
@@ -98,6 +101,9 @@ func (s *supervisor) runCommand() int {
 			c.begun()
 		case got := <-s.signals:
 			c.signal(s.received(got))
+		case got := <-s.stops:
+			c.signalsBefore()
+			c.signal(s.received(got))
 		case <-c.drain:
 			c.drain = nil
 			c.tell(s.stopping)
@@ -162,6 +168,14 @@ func (c *tended) signal(sig syscall.Signal) {
 		c.tell(c.stopping)
 	default:
 		c.forward(sig)
+	}
+}
+
+// signalsBefore treats the other signals that are waiting, most of which came
+// before the stop signal that was read first.
+func (c *tended) signalsBefore() {
+	for range len(c.signals) {
+		c.signal(c.received(<-c.signals))
 	}
 }
 

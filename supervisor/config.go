@@ -67,12 +67,13 @@ type Flags struct {
 
 // Compat is what another init does and we do in its place only.
 type Compat struct {
-	Setsid      bool // the command leads a session, and gets the terminal if it is ours
-	SuspendSelf bool // TSTP, TTIN and TTOU stop us too, unless we are PID 1
-	KeepSignals bool // children ignore and block what we were started with so
-	ForwardMore bool // also the signals that users have no reason to send
-	DropStops   bool // SIGNAL_REWRITE may drop stop signals
-	ExecFailure int  // exit code for a command that cannot be executed; 0: 126 and 127
+	Setsid        bool // the command leads a session, and gets the terminal if it is ours
+	SuspendSelf   bool // TSTP, TTIN and TTOU stop us too, unless we are PID 1
+	KeepSignals   bool // children ignore and block what we were started with so
+	ForwardMore   bool // also the signals that users have no reason to send
+	ForwardFaults bool // and those that report faults
+	DropStops     bool // SIGNAL_REWRITE may drop stop signals
+	ExecFailure   int  // exit code for a command that cannot be executed; 0: 126 and 127
 }
 
 // Named tells whether the setting, by the name of its variable without the

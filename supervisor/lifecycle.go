@@ -88,6 +88,8 @@ func (s *supervisor) runHooks() *report.Failure {
 				return failureOf(f)
 			}
 			return s.stopped() // one that came with the end of the last hook
+		case got := <-s.stops:
+			s.hookSignal(s.received(got), cancel)
 		case got := <-s.signals:
 			s.hookSignal(s.received(got), cancel)
 		}
@@ -99,7 +101,7 @@ func (s *supervisor) runHooks() *report.Failure {
 // executed and has no handler yet.
 func (s *supervisor) hookSignal(sig syscall.Signal, cancel context.CancelCauseFunc) {
 	if !s.isStop(sig) && sig != unix.SIGQUIT {
-		s.log.Info("signal dropped: the command is not running yet", "signal", SignalName(sig))
+		s.tooEarly(sig)
 		return
 	}
 	if s.stopping != 0 {
@@ -110,16 +112,21 @@ func (s *supervisor) hookSignal(sig syscall.Signal, cancel context.CancelCauseFu
 	cancel(hooks.Stop{Signal: sig, Grace: s.mainTime()})
 }
 
+func (s *supervisor) tooEarly(sig syscall.Signal) {
+	s.log.Info("signal dropped: the command is not running yet", "signal", SignalName(sig))
+}
+
 // stopped looks whether a stop signal is waiting, and if so is the failure that
 // it means: something that was interrupted does not count as done.
 func (s *supervisor) stopped() *report.Failure {
 	for {
 		select {
-		case got := <-s.signals:
-			sig := s.received(got)
-			if s.isStop(sig) || sig == unix.SIGQUIT {
+		case got := <-s.stops:
+			if sig := s.received(got); s.stopping == 0 && (s.isStop(sig) || sig == unix.SIGQUIT) {
 				s.beginStop(sig, report.Stopping)
 			}
+		case got := <-s.signals:
+			s.tooEarly(s.received(got))
 		default:
 			if s.stopping == 0 {
 				return nil

@@ -138,6 +138,8 @@ func (s *supervisor) endRest() {
 			s.awaitZombies()
 			return
 		case got := <-s.signals:
+			s.received(got) // nobody is there for it any more
+		case got := <-s.stops:
 			if s.isStop(s.received(got)) && !hurried {
 				hurried = true
 				close(hurry)
@@ -182,6 +184,8 @@ func (s *supervisor) runStopHooks(code int) {
 		case <-limit:
 			cancel(hooks.Stop{Signal: syscall.SIGTERM, Grace: grace})
 		case got := <-s.signals:
+			s.received(got)
+		case got := <-s.stops:
 			if sig := s.received(got); s.isStop(sig) && s.stopping == 0 {
 				s.deadline = time.Time{} // the kubelet counts from this signal on
 				s.beginStop(sig, report.Stopping)

@@ -34,6 +34,12 @@ var onRequest = [...]syscall.Signal{
 	unix.SIGALRM, unix.SIGVTALRM, unix.SIGPROF, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT,
 }
 
+// faults are the signals that report a fault of the program they are sent to. A
+// fault of our own still ends us; one that somebody sends must not end PID 1.
+var faults = [...]syscall.Signal{
+	unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS,
+}
+
 // CanReceive tells whether a signal can be received, and so be named.
 func CanReceive(number int) bool {
 	sig := syscall.Signal(number)
@@ -49,7 +55,16 @@ func (c *Config) wanted() []syscall.Signal {
 			all = append(all, sig)
 		}
 	}
+	all = append(all, faults[:]...)
+	if !slices.Contains(all, unix.SIGSTKFLT) {
+		all = append(all, unix.SIGSTKFLT)
+	}
 	return all
+}
+
+// kept tells whether a signal is asked for only so that it does not end us.
+func (c *Config) kept(sig syscall.Signal) bool {
+	return slices.Contains(faults[:], sig) && !c.ForwardFaults || sig == unix.SIGSTKFLT && !c.ForwardMore
 }
 
 // Asking for a signal costs 50 to 90 us each, more than all the rest of the
@@ -66,7 +81,7 @@ func (s *supervisor) listenFirst() {
 		defer close(s.listening)
 		// Before and after, because asking gives the signal a handler again.
 		doomed := reaper.Doomed(unix.SIGTERM)
-		signal.Notify(s.signals, unix.SIGTERM)
+		s.listen(unix.SIGTERM)
 		if doomed || reaper.Doomed(unix.SIGTERM) {
 			select {}
 		}
@@ -82,10 +97,16 @@ func (s *supervisor) listenRest() {
 }
 
 // listen asks for signals, but not for those that are to stay ignored: asking
-// would make children start with the default.
+// would make children start with the default. Those that end a run have a
+// channel of their own, so that no flood of others can crowd them out: package
+// signal drops what does not fit.
 func (s *supervisor) listen(sigs ...syscall.Signal) {
 	for _, sig := range sigs {
-		if !slices.Contains(s.ignored, sig) {
+		switch {
+		case slices.Contains(s.ignored, sig):
+		case s.isStop(sig) || sig == unix.SIGQUIT || sig == unix.SIGTERM:
+			signal.Notify(s.stops, sig)
+		default:
 			signal.Notify(s.signals, sig)
 		}
 	}
@@ -113,7 +134,11 @@ func (s *supervisor) isStop(sig syscall.Signal) bool {
 // forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
 func (s *supervisor) forward(sig syscall.Signal) {
 	to, rewritten := s.cfg.SignalRewrite[sig]
-	if !rewritten {
+	switch {
+	case rewritten:
+	case s.cfg.kept(sig):
+		to = 0
+	default:
 		to = sig
 	}
 	if to == 0 {

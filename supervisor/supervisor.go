@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,6 +71,7 @@ type supervisor struct {
 	prepared
 
 	signals    chan os.Signal
+	stops      chan os.Signal   // those that end a run, and QUIT
 	ignored    []syscall.Signal // since before us, and to stay so
 	termIsOurs chan struct{}    // closed when TERM would be received
 	listening  chan struct{}    // closed when INT, HUP and QUIT would be, too
@@ -112,7 +114,7 @@ func Run(c Config, o Options) (code int) {
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
-	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec && len(s.signals) == 0 {
+	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec && len(s.stops) == 0 {
 		s.startCommand() // before the goroutines of the group take time from it
 	}
 
@@ -272,9 +274,18 @@ func (s *supervisor) hooksLongest() time.Duration {
 // pidVariable tells an instance below us that it is not alone.
 const pidVariable = Prefix + "_PID"
 
-// childEnv is the environment of hooks and command.
+// childEnv is the environment of hooks and command. What a service manager said
+// to us by our pid is not for them.
 func (s *supervisor) childEnv() []string {
-	return hooks.WithEnv(s.env, pidVariable+"="+strconv.Itoa(os.Getpid()))
+	pid := strconv.Itoa(os.Getpid())
+	env := s.env
+	if slices.Contains(env, "LISTEN_PID="+pid) {
+		env = hooks.WithoutEnv(env, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+	}
+	if slices.Contains(env, "WATCHDOG_PID="+pid) {
+		env = hooks.WithoutEnv(env, "WATCHDOG_PID")
+	}
+	return hooks.WithEnv(env, pidVariable+"="+pid)
 }
 
 // nested tells whether another instance has started us, directly or not. PID 1

@@ -42,12 +42,16 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 	case wrong != nil && o.verb != verbRun:
 		return fail(stderr, wrong)
 	}
+	asked := stdout
+	if o.onStderr {
+		asked = stderr
+	}
 	switch o.verb {
 	case verbHelp:
-		printHelp(stdout, o.help)
+		printHelp(asked, o.help)
 		return 0
 	case verbVersion:
-		fmt.Fprintln(stdout, cmp.Or(o.version, "cleanimg-init "+describeVersion()))
+		fmt.Fprintln(asked, cmp.Or(o.version, "cleanimg-init "+describeVersion()))
 		return 0
 	case verbInstall:
 		if err := install(o.rest[0], o.rest[1:], stdout); err != nil {

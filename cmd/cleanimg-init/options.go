@@ -35,6 +35,7 @@ type options struct {
 	rest     []string // the command; for --install the directory and the tools
 
 	help, version string // of a personality, for its verbs
+	onStderr      bool   // where it writes them
 }
 
 // parseOptions takes the words up to the first one that is not an option; what

@@ -86,10 +86,11 @@ func parseTini(args, environ []string) (o options, err error) {
 	if _, ok := lookup(environ, "TINI_KILL_PROCESS_GROUP"); ok {
 		o.settings["SIGNAL_TARGET"] = string(supervisor.TargetGroup)
 	}
-	for len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
+	dashes := false
+	for !dashes && len(args) > 0 && len(args[0]) > 1 && args[0][0] == '-' {
 		word := args[0]
 		args = args[1:]
-		if word == "--" {
+		if dashes = word == "--"; dashes {
 			break
 		}
 		if word == "--version" {
@@ -119,6 +120,9 @@ func parseTini(args, environ []string) (o options, err error) {
 	if verbosity != 1 {
 		o.settings["LOG_LEVEL"] = levels[max(0, min(verbosity, len(levels)-1))]
 	}
+	if !dashes && len(args) > 1 && args[1] == "--" { // PROGRAM -- ARGS
+		args = slices.Delete(slices.Clone(args), 1, 2)
+	}
 	if o.rest = args; len(args) == 0 {
 		return o, usageError{tiniUsage}
 	}
@@ -141,7 +145,8 @@ This is cleanimg-init under another name: its settings, CLEANIMG_INIT_*, apply.
 // parseDumbInit reads dumb-init's command line.
 func parseDumbInit(args, environ []string) (o options, err error) {
 	o.settings = map[string]string{}
-	o.flags.Compat = supervisor.Compat{Setsid: true, SuspendSelf: true, ForwardMore: true, DropStops: true, ExecFailure: 2}
+	o.flags.Compat = supervisor.Compat{Setsid: true, SuspendSelf: true, ForwardMore: true, ForwardFaults: true, DropStops: true, ExecFailure: 2}
+	o.onStderr = true
 	var rewrites []string
 	if text, _ := lookup(environ, "DUMB_INIT_SETSID"); text == "0" {
 		o.flags.Setsid = false
@@ -194,14 +199,31 @@ func parseDumbInit(args, environ []string) (o options, err error) {
 }
 
 // splitDumbInit takes a word of options apart: "-cv" is "-c" and "-v", "-r15:2"
-// and "--rewrite=15:2" become an option with "=" and its value.
+// and "--rewrite=15:2" become an option with "=" and its value, and a long option
+// may be abbreviated, as getopt_long(3) has it.
 func splitDumbInit(word string) ([]string, error) {
-	if strings.HasPrefix(word, "--") {
-		name, _, _ := strings.Cut(word, "=")
-		if !slices.Contains([]string{"--", "--single-child", "--rewrite", "--verbose", "--help", "--version"}, name) {
-			return nil, usageError{fmt.Sprintf("dumb-init: unrecognized option '%s'\n%s", word, dumbInitUsage)}
-		}
+	if word == "--" {
 		return []string{word}, nil
+	}
+	if strings.HasPrefix(word, "--") {
+		given, value, hasValue := strings.Cut(word, "=")
+		var names []string
+		for _, name := range []string{"--single-child", "--rewrite", "--verbose", "--help", "--version"} {
+			if strings.HasPrefix(name, given) {
+				names = append(names, name)
+			}
+		}
+		switch {
+		case len(names) == 0:
+			return nil, usageError{fmt.Sprintf("dumb-init: unrecognized option '%s'\n%s", word, dumbInitUsage)}
+		case len(names) > 1:
+			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' is ambiguous\n%s", word, dumbInitUsage)}
+		case hasValue && names[0] != "--rewrite":
+			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' doesn't allow an argument\n%s", names[0], dumbInitUsage)}
+		case hasValue:
+			return []string{names[0] + "=" + value}, nil
+		}
+		return names, nil
 	}
 	var words []string
 	for i, letter := range word[1:] {

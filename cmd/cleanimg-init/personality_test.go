@@ -16,7 +16,7 @@ import (
 
 func TestPersonalities(t *testing.T) {
 	tini := supervisor.Compat{KeepSignals: true, ForwardMore: true}
-	dumb := supervisor.Compat{Setsid: true, SuspendSelf: true, ForwardMore: true, DropStops: true, ExecFailure: 2}
+	dumb := supervisor.Compat{Setsid: true, SuspendSelf: true, ForwardMore: true, ForwardFaults: true, DropStops: true, ExecFailure: 2}
 	single := dumb
 	single.Setsid = false
 	const stops = "20:19,21:19,22:19"
@@ -39,6 +39,14 @@ func TestPersonalities(t *testing.T) {
 			line: "tini-static sh -c x", rest: "sh -c x", flags: supervisor.Flags{Compat: tini},
 			environ:  "TINI_VERBOSITY=0 TINI_KILL_PROCESS_GROUP=1 CLEANIMG_INIT_HTTP_LISTEN=:80",
 			settings: map[string]string{"LOG_LEVEL": "error", "SIGNAL_TARGET": "group", "SIGNAL_REWRITE": "TTIN:,TTOU:"},
+		},
+		{
+			line: "tini app -- -g", rest: "app -g", flags: supervisor.Flags{Compat: tini},
+			settings: map[string]string{"HTTP_LISTEN": "off", "LOG_LEVEL": "warn", "SIGNAL_REWRITE": "TTIN:,TTOU:"},
+		},
+		{
+			line: "dumb-init --single app", rest: "app", flags: supervisor.Flags{Compat: single},
+			settings: map[string]string{"HTTP_LISTEN": "off", "LOG_LEVEL": "warn"},
 		},
 		{
 			line: "dumb-init app -c", rest: "app -c", flags: supervisor.Flags{Compat: dumb},
@@ -81,6 +89,8 @@ func TestWrongUsageOfPersonalities(t *testing.T) {
 		"dumb-init":               "Usage: dumb-init",
 		"dumb-init -x app":        "invalid option -- 'x'",
 		"dumb-init --bogus app":   "unrecognized option '--bogus'",
+		"dumb-init --verbose=1 x": "doesn't allow an argument",
+		"dumb-init --ver x":       "ambiguous",
 		"dumb-init -r":            "option requires an argument",
 		"dumb-init -r 15 app":     "<signum>:<signum>",
 		"dumb-init -r 15:32 app":  "<signum>:<signum>",
@@ -102,7 +112,8 @@ func TestVersionsOfPersonalities(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		assert.Zero(t, run(strings.Fields(line), nil, &stdout, &stderr), line)
-		assert.Contains(t, stdout.String(), want, line)
+		assert.Contains(t, stdout.String()+stderr.String(), want, line)
+		assert.Equal(t, strings.HasPrefix(line, "dumb-init"), stdout.Len() == 0, "%s: on stdout", line)
 	}
 }
 
@@ -116,7 +127,11 @@ func FuzzPersonalities(f *testing.F) {
 		if err != nil || len(o.rest) == 0 {
 			return
 		}
-		assert.Equal(t, argv[len(argv)-len(o.rest):], o.rest, "the command is as it was given")
+		given := argv[len(argv)-len(o.rest):]
+		if o.rest[0] != given[0] { // PROGRAM -- ARGS
+			given = append([]string{argv[len(argv)-len(o.rest)-1]}, given[1:]...)
+		}
+		assert.Equal(t, given, o.rest, "the command is as it was given")
 		_, _, err = supervisor.ParseConfig(nil, o.settings, o.flags, o.rest)
 		if personalityOf(argv[0]) != nil {
 			require.NoError(t, err, "what a personality sets is valid")
