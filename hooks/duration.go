@@ -12,9 +12,9 @@ import (
 
 var errDuration = errors.New("accepted are durations like 90s, 5m, 250ms, a number of seconds, and 0 for none")
 
-// parseDuration reads a duration as Go writes it, or a bare number of seconds.
+// ParseDuration reads a duration as Go writes it, or a bare number of seconds.
 // It is never negative.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		seconds, err := strconv.ParseFloat(s, 64)

@@ -204,11 +204,11 @@ func (l *loader) stepFile(s *Step) {
 	}
 	s.program, s.retries, s.carryOn, s.env, s.dir = f.run, f.retries, f.carryOn, f.env, f.dir
 	if f.timeout != "" {
-		own, _ := parseDuration(f.timeout) // it was checked
+		own, _ := ParseDuration(f.timeout) // it was checked
 		s.Timeout = l.timeout(s.Name, own)
 	}
 	if f.backoff != "" {
-		s.backoff, _ = parseDuration(f.backoff)
+		s.backoff, _ = ParseDuration(f.backoff)
 	}
 	if f.user != "" {
 		l.user(s, f)

@@ -39,9 +39,10 @@ func (e *LookupError) Code() int { return e.code }
 // Lookup finds the program as execvp(3) does: a name with a slash is a path,
 // any other is looked for in the directories of PATH of env. It makes sure that
 // we may execute it and that the kernel could: format, architecture,
-// interpreter or loader, and mount. The error is a [*LookupError].
-func Lookup(name string, env []string) (path string, err error) {
-	return lookup(name, name, "", env, nil)
+// interpreter or loader, and mount. "We" are who, where that is not nil. The
+// error is a [*LookupError].
+func Lookup(name string, env []string, who *Identity) (path string, err error) {
+	return lookup(name, name, "", env, who)
 }
 
 // lookup is Lookup for a program that is run in dir by who. In messages the

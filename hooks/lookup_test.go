@@ -22,15 +22,15 @@ func TestLookup(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "a", "folder"), 0o755))
 	env := []string{"PATH=" + dir + "/none:" + dir + "/a:" + dir + "/b"}
 
-	got, err := Lookup("plain", env)
+	got, err := Lookup("plain", env, nil)
 	require.NoError(t, err)
 	assert.Equal(t, good, got, "what may not be executed is passed over")
 
-	got, err = Lookup(self(t), nil)
+	got, err = Lookup(self(t), nil, nil)
 	require.NoError(t, err)
 	assert.Equal(t, self(t), got)
 
-	got, err = Lookup("sh", nil)
+	got, err = Lookup("sh", nil, nil)
 	require.NoError(t, err, "without PATH there is a default")
 	assert.Contains(t, got, "/sh")
 
@@ -107,7 +107,7 @@ func TestLookupErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := Lookup(tt.program, []string{"PATH=" + dir})
+			_, err := Lookup(tt.program, []string{"PATH=" + dir}, nil)
 			require.ErrorContains(t, err, tt.want)
 			var lookup *LookupError
 			require.ErrorAs(t, err, &lookup)
@@ -115,7 +115,7 @@ func TestLookupErrors(t *testing.T) {
 			assert.NotContains(t, err.Error(), "\n")
 		})
 	}
-	_, err := Lookup(file("static", elf(2, 1, 2, 62, ""), 0o755), nil)
+	_, err := Lookup(file("static", elf(2, 1, 2, 62, ""), 0o755), nil, nil)
 	assert.NoError(t, err)
 }
 
@@ -130,7 +130,7 @@ func TestLookupNoexec(t *testing.T) {
 	require.NoError(t, unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, "mode=0777"))
 	t.Cleanup(func() { assert.NoError(t, unix.Unmount(dir, 0)) })
 	program := write(t, filepath.Join(dir, "x"), "#!/bin/sh\n", 0o755)
-	_, err := Lookup(program, nil)
+	_, err := Lookup(program, nil, nil)
 	require.EqualError(t, err, program+" is on a noexec mount: mount it without noexec, or put the file into the image")
 
 	require.NoError(t, os.Remove(program))

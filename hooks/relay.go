@@ -21,8 +21,8 @@ const (
 
 // WriteAll writes b to the descriptor, waiting where it is full, and gives up
 // where nobody can read it any more. Unlike [os.File] it never ends the program
-// because standard error is a broken pipe.
-func WriteAll(fd int, b []byte) {
+// because standard error is a broken pipe. It returns why it gave up.
+func WriteAll(fd int, b []byte) error {
 	for len(b) > 0 {
 		n, err := unix.Write(fd, b)
 		switch {
@@ -31,9 +31,10 @@ func WriteAll(fd int, b []byte) {
 		case err == unix.EAGAIN:
 			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
 		case err != unix.EINTR:
-			return
+			return err
 		}
 	}
+	return nil
 }
 
 // A relay passes on what is written to a pipe, at once and unchanged or line by
@@ -222,7 +223,7 @@ func (l *relay) write(b []byte) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if l.prefix == "" {
-		WriteAll(l.to, b)
+		_ = WriteAll(l.to, b)
 		return
 	}
 	l.partial = append(l.partial, b...)
@@ -239,7 +240,7 @@ func (l *relay) write(b []byte) {
 		out = fmt.Appendf(out, "%s%s\n", l.prefix, l.partial[:end])
 		l.partial = slices.Delete(l.partial, 0, skip)
 	}
-	WriteAll(l.to, out)
+	_ = WriteAll(l.to, out)
 }
 
 // flush writes what has no line end yet as a line.
@@ -247,7 +248,7 @@ func (l *relay) flush() {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if len(l.partial) > 0 {
-		WriteAll(l.to, fmt.Appendf(nil, "%s%s\n", l.prefix, l.partial))
+		_ = WriteAll(l.to, fmt.Appendf(nil, "%s%s\n", l.prefix, l.partial))
 		l.partial = l.partial[:0]
 	}
 }

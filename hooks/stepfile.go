@@ -192,7 +192,7 @@ func (f *stepFile) template(key, value *yaml.Node) string {
 
 func (f *stepFile) duration(key, value *yaml.Node) string {
 	if value.Kind == yaml.ScalarNode {
-		if _, err := parseDuration(value.Value); err == nil {
+		if _, err := ParseDuration(value.Value); err == nil {
 			return value.Value
 		}
 	}

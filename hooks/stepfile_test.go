@@ -88,12 +88,12 @@ func TestParseDuration(t *testing.T) {
 	for in, want := range map[string]time.Duration{
 		"0": 0, "90": 90 * time.Second, "1.5": 1500 * time.Millisecond, "5m": 5 * time.Minute, "250ms": 250 * time.Millisecond,
 	} {
-		got, err := parseDuration(in)
+		got, err := ParseDuration(in)
 		require.NoError(t, err, in)
 		assert.Equal(t, want, got, in)
 	}
 	for _, in := range []string{"", "-1", "-5s", "1e300", "1e3", "0x1p4", "Inf", "NaN", "5 m", "5m30", "x"} {
-		_, err := parseDuration(in)
+		_, err := ParseDuration(in)
 		assert.Error(t, err, in)
 	}
 }

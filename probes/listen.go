@@ -168,6 +168,13 @@ func (l *listener) Close() error {
 // Addr implements [net.Listener].
 func (l *listener) Addr() net.Addr { return &l.at }
 
+// Valid tells whether addr is in the form that [Listen] takes, with a port that
+// can be told to others.
+func Valid(addr string) bool {
+	_, port, err := splitAddress(addr)
+	return err == nil && port > 0
+}
+
 // splitAddress checks an address and takes it apart. The zero address stands
 // for all of them.
 func splitAddress(addr string) (ip netip.Addr, port int, err error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 
@@ -47,12 +48,10 @@ func (s *supervisor) startCommand() {
 	s.alone = s.nothingLeft()
 	if s.plan.Len() > 0 {
 		s.term.empty()
-		path, err := hooks.Lookup(s.cfg.Command[0], s.env) // hooks may have changed PATH, or the file
-		if err != nil {
+		if err := s.locate(); err != nil {
 			s.started <- err
 			return
 		}
-		s.path = path
 	}
 	command := s.commandToStart()
 	start := func() {
@@ -68,6 +67,12 @@ func (s *supervisor) startCommand() {
 	} else {
 		start()
 	}
+}
+
+// locate looks the command up again: hooks may have changed PATH, or the file.
+func (s *supervisor) locate() (err error) {
+	s.path, err = hooks.Lookup(s.cfg.Command[0], s.env, s.identity)
+	return err
 }
 
 // tended is the command while it runs, with all that can happen to it.
@@ -182,6 +187,7 @@ func (c *tended) signalsBefore() {
 // stop begins the shutdown: readiness turns false, and the command is told
 // when the drain delay is over.
 func (c *tended) stop(sig syscall.Signal) {
+	c.timeout = nil // it is ending as it is
 	delay := c.cfg.DrainDelay.Duration
 	if delay == 0 {
 		c.beginStop(sig, report.Stopping)
@@ -233,8 +239,11 @@ func (c *tended) killNow() {
 func (c *tended) over() int {
 	exit := c.main.Exit()
 	code := exit.Code()
-	if c.ended != nil && c.ended.Cause == report.TimedOut {
+	switch {
+	case c.ended != nil && c.ended.Cause == report.TimedOut:
 		code = ExitTimeout
+	case slices.Contains(c.cfg.Remap, code):
+		code = 0
 	}
 	c.exitCode.Store(int32(code))
 	lived := time.Duration(0)

@@ -44,7 +44,7 @@ type Config struct {
 	HTTPListen     Address      `split_words:"true" default:":10101" desc:"address of the probes, or off"`
 	Mode           Mode         `split_words:"true" default:"supervise" desc:"supervise, or exec: run the hooks, then be replaced by the command"`
 	User           User         `split_words:"true" desc:"who runs the command: uid:gid or names"`
-	EnvFiles       Names        `split_words:"true" desc:"names or globs: for X, X_FILE=/path becomes X with the content of the file"`
+	EnvFiles       Globs        `split_words:"true" desc:"names or globs: for X, X_FILE=/path becomes X with the content of the file"`
 	HookOutput     HookOutput   `split_words:"true" default:"plain" desc:"plain; prefix: each line with the step's name; inherit: untouched, no line remembered"`
 	LogFormat      LogFormat    `split_words:"true" default:"text" desc:"text, json"`
 	LogLevel       LogLevel     `split_words:"true" default:"info" desc:"debug, info, warn, error"`

@@ -89,11 +89,11 @@ func TestValues(t *testing.T) {
 
 func TestBadValuesNameVariableValueAndWhatIsAccepted(t *testing.T) {
 	tests := []struct{ name, value, accepted string }{
-		{"STEP_TIMEOUT", "soon", "want a duration"},
-		{"STEP_TIMEOUT", "-1s", "want a duration"},
+		{"STEP_TIMEOUT", "soon", "accepted are durations"},
+		{"STEP_TIMEOUT", "-1s", "accepted are durations"},
 		{"HOOKS_PARALLEL", "0", "want a number from 1"},
 		{"HOOKS_DIR", "hooks.d", "absolute path"},
-		{"HOOKS_SKIP", "[", "not a name or a pattern"},
+		{"ENV_FILES", "[", "not a name or a pattern"},
 		{"STEP_TIMEOUTS", "20-migrate", "NAME:DURATION"},
 		{"STEP_TIMEOUTS", "a:1,a:2", "twice"},
 		{"STOP_SIGNALS", "TREM", "is not a signal"},
@@ -103,7 +103,9 @@ func TestBadValuesNameVariableValueAndWhatIsAccepted(t *testing.T) {
 		{"SIGNAL_REWRITE", "TERM", "FROM:TO"},
 		{"SIGNAL_REWRITE", "CHLD:TERM", "never forwarded"},
 		{"SIGNAL_REWRITE", "TERM:RTMAX+1", "is not a signal"},
-		{"HTTP_LISTEN", "8080", "HOST:PORT"},
+		{"HTTP_LISTEN", "8080", ":PORT or IP:PORT"},
+		{"HTTP_LISTEN", "myhost:80", ":PORT or IP:PORT"},
+		{"STEP_TIMEOUT", "5m30", "accepted are durations"},
 		{"HTTP_LISTEN", ":0", "from 1 to 65535"},
 		{"HTTP_LISTEN", ":http", "from 1 to 65535"},
 		{"MODE", "fork", "want one of [supervise exec]"},

@@ -146,5 +146,5 @@ func (l *ledger) breadcrumb(e hooks.Event) string {
 			number = total
 		}
 	}
-	return fmt.Sprintf("running step %s (%d of %d), try %d\n", e.Step, number, total, e.Attempt)
+	return fmt.Sprintf("running step %s (%d of %d), try %d\n", report.Printable(e.Step), number, total, e.Attempt)
 }

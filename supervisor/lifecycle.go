@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -32,11 +31,14 @@ func (s *supervisor) lifecycle() (code int) {
 		s.term.empty()
 	case s.cfg.Mode == ModeExec:
 		s.endRest() // nobody could reap it afterwards
-		if failure = s.stopped(); failure == nil {
+		if failure = s.stopped(); failure != nil {
+			code = s.fail(failure)
+		} else if err := s.locate(); err != nil {
+			code = s.notStarted(err)
+		} else {
 			s.handover = true
 			return 0
 		}
-		code = s.fail(failure)
 	default:
 		code = s.runCommand()
 	}
@@ -51,8 +53,9 @@ func (s *supervisor) lifecycle() (code int) {
 
 // fail enters why the run has failed, and returns its exit code.
 func (s *supervisor) fail(f *report.Failure) int {
-	f.Reason = s.redact.String(f.Reason)
-	f.Stderr = s.redact.Bytes(f.Stderr)
+	// Cleaned first: colours inside a secret would keep it from being found.
+	f.Reason = s.redact.String(report.Clean(f.Reason))
+	f.Stderr = []byte(s.redact.String(report.Clean(string(f.Stderr))))
 	s.ledger.update(func(r *report.Report) { r.Failure = f })
 	s.exitCode.Store(int32(f.Code))
 	s.term.write(f.Message(messageMax))
@@ -158,9 +161,6 @@ func (s *supervisor) newRunner() *hooks.Runner {
 
 // end closes the report and returns the exit code.
 func (s *supervisor) end(code int) int {
-	if slices.Contains(s.cfg.Remap, code) {
-		code = 0
-	}
 	s.ledger.update(func(r *report.Report) {
 		r.Phase, r.EndedAt, r.ExitCode = report.Ended, time.Now(), &code
 		for i := range r.Steps {
@@ -190,6 +190,17 @@ func (s *supervisor) writeReport() {
 		s.log.Warn("report not written", "file", string(s.cfg.ReportFile), "err", err)
 		return
 	}
-	defer unix.Close(fd)
-	hooks.WriteAll(fd, s.ledger.snapshot().JSON())
+	written := make(chan error, 1)
+	go func() {
+		defer unix.Close(fd)
+		written <- hooks.WriteAll(fd, s.ledger.snapshot().JSON())
+	}()
+	select {
+	case err = <-written:
+	case <-time.After(time.Second):
+		err = errors.New("nobody reads it")
+	}
+	if err != nil {
+		s.log.Warn("report not written", "file", string(s.cfg.ReportFile), "err", err)
+	}
 }

@@ -58,9 +58,9 @@ func (s *sink) loop() {
 	}
 	for line := range s.lines {
 		if n := s.dropped.Swap(0); n > 0 {
-			hooks.WriteAll(s.fd, []byte("cleanimg-init: "+strconv.FormatInt(n, 10)+" log lines dropped: nobody read them\n"))
+			_ = hooks.WriteAll(s.fd, []byte("cleanimg-init: "+strconv.FormatInt(n, 10)+" log lines dropped: nobody read them\n"))
 		}
-		hooks.WriteAll(s.fd, s.redact(line))
+		_ = hooks.WriteAll(s.fd, s.redact(line))
 		if s.pending.Add(-1) == 0 {
 			select {
 			case s.idle <- struct{}{}:

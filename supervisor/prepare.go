@@ -37,11 +37,12 @@ func prepare(c Config, environ []string, invalid error) (p prepared, err error) 
 		}
 		if err != nil {
 			add(fmt.Errorf("%s_USER=%q: %w", Prefix, c.User, err))
+		} else {
+			p.identity = &id
 		}
-		p.identity = &id
 	}
 	if len(c.Command) > 0 {
-		if p.path, err = hooks.Lookup(c.Command[0], p.env); err != nil {
+		if p.path, err = hooks.Lookup(c.Command[0], p.env, p.identity); err != nil {
 			add(commandError{err})
 		}
 	}

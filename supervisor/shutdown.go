@@ -140,7 +140,11 @@ func (s *supervisor) endRest() {
 		case got := <-s.signals:
 			s.received(got) // nobody is there for it any more
 		case got := <-s.stops:
-			if s.isStop(s.received(got)) && !hurried {
+			sig := s.received(got)
+			if s.isStop(sig) && s.stopping == 0 {
+				s.beginStop(sig, report.Stopping)
+			}
+			if s.isStop(sig) && !hurried {
 				hurried = true
 				close(hurry)
 			}
@@ -187,7 +191,9 @@ func (s *supervisor) runStopHooks(code int) {
 			s.received(got)
 		case got := <-s.stops:
 			if sig := s.received(got); s.isStop(sig) && s.stopping == 0 {
-				s.deadline = time.Time{} // the kubelet counts from this signal on
+				if time.Now().After(s.deadline) {
+					s.deadline = time.Time{} // the kubelet counts from this signal on
+				}
 				s.beginStop(sig, report.Stopping)
 				limit, grace = s.stopHooksLimit()
 			}
@@ -224,6 +230,7 @@ func describe(procs []reaper.Proc) string {
 	const most = 10
 	var names []string
 	for _, p := range procs[:min(len(procs), most)] {
+		p.Name = report.Printable(p.Name)
 		names = append(names, p.String())
 	}
 	if n := len(procs) - most; n > 0 {

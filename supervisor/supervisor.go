@@ -12,7 +12,6 @@ package supervisor
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -92,7 +91,7 @@ type supervisor struct {
 func Run(c Config, o Options) (code int) {
 	s := newSupervisor(c, o)
 	defer s.sink.flush(flushTimeout)
-	if nested(o.Environ) {
+	if nested(o.Environ) && o.Invalid == nil {
 		return s.stepAside()
 	}
 	if c.KeepSignals {
@@ -181,8 +180,8 @@ func (s *supervisor) server(l net.Listener) (execute func() error, interrupt fun
 func (s *supervisor) refuse(err error) int {
 	code := s.exitCodeOf(errorCode(err))
 	text := s.redact.String(err.Error())
-	PrintProblems(descriptor(s.opts.Stderr), errors.New(text))
 	s.term.write((&report.Failure{Cause: report.Invalid, Code: code, Reason: text}).Message(messageMax))
+	PrintProblems(s.sink, errors.New(text))
 	return code
 }
 
@@ -308,7 +307,7 @@ func (s *supervisor) stepAside() int {
 	if len(s.cfg.Command) == 0 {
 		return s.refuse(errors.New("started by another cleanimg-init and without a command: it runs the hooks, so there is nothing to do here"))
 	}
-	path, err := hooks.Lookup(s.cfg.Command[0], s.opts.Environ)
+	path, err := hooks.Lookup(s.cfg.Command[0], s.opts.Environ, nil)
 	if err != nil {
 		return s.refuse(commandError{err})
 	}
@@ -358,14 +357,3 @@ func lockedForever(f func()) {
 	f()
 	select {}
 }
-
-// descriptor is an io.Writer that survives a broken descriptor: os.File ends a
-// program that writes to a broken standard error.
-type descriptor int
-
-func (d descriptor) Write(p []byte) (int, error) {
-	hooks.WriteAll(int(d), p)
-	return len(p), nil
-}
-
-var _ io.Writer = descriptor(0)

@@ -62,7 +62,7 @@ func (t *terminationLog) empty() { t.write("") }
 // replace cuts the file to its length only afterwards, so that whoever kills us
 // never leaves it empty.
 func (t *terminationLog) replace(fd int, text string) {
-	hooks.WriteAll(fd, []byte(text))
+	_ = hooks.WriteAll(fd, []byte(text))
 	_ = unix.Ftruncate(fd, int64(len(text)))
 	t.ours = int64(len(text))
 }

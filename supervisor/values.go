@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes"
 )
 
 // The types of the settings. Each Decode is what envconfig calls with the
@@ -27,19 +27,8 @@ type Duration struct{ time.Duration }
 
 // Decode parses value.
 func (d *Duration) Decode(value string) (err error) {
-	d.Duration, err = parseDuration(value)
+	d.Duration, err = hooks.ParseDuration(value)
 	return err
-}
-
-func parseDuration(value string) (time.Duration, error) {
-	d, err := time.ParseDuration(value)
-	if err != nil {
-		d, err = time.ParseDuration(value + "s")
-	}
-	if err != nil || d < 0 {
-		return 0, errors.New("want a duration such as 30s, 5m or 250ms, a number of seconds, or 0 for none")
-	}
-	return d, nil
 }
 
 // Count is a number of at least 1.
@@ -69,15 +58,24 @@ func (d *Dirs) Decode(value string) error {
 	return nil
 }
 
-// Names are names or patterns, separated by commas.
+// Names are separated by commas.
 type Names []string
 
 // Decode parses value.
 func (n *Names) Decode(value string) error {
 	*n = splitList(value, ",")
-	for _, name := range *n {
-		if _, err := path.Match(name, ""); err != nil {
-			return fmt.Errorf("%q is not a name or a pattern", name)
+	return nil
+}
+
+// Globs are names or patterns as of [path.Match], separated by commas.
+type Globs []string
+
+// Decode parses value.
+func (g *Globs) Decode(value string) error {
+	*g = splitList(value, ",")
+	for _, glob := range *g {
+		if _, err := path.Match(glob, ""); err != nil {
+			return fmt.Errorf("%q is not a name or a pattern", glob)
 		}
 	}
 	return nil
@@ -95,14 +93,13 @@ func (p *AbsolutePath) Decode(value string) error {
 	return nil
 }
 
-// Address is HOST:PORT, :PORT, or off.
+// Address is :PORT, IP:PORT, or off.
 type Address string
 
 // Decode parses value.
 func (a *Address) Decode(value string) error {
-	_, port, err := net.SplitHostPort(value)
-	if number, e := strconv.ParseUint(port, 10, 16); value != "off" && (err != nil || e != nil || number == 0) {
-		return errors.New("want HOST:PORT or :PORT with a port from 1 to 65535, or off")
+	if value != "off" && !probes.Valid(value) {
+		return errors.New("want :PORT or IP:PORT with a port from 1 to 65535, or off")
 	}
 	*a = Address(value)
 	return nil
@@ -125,7 +122,7 @@ func (t *StepTimeouts) Decode(value string) error {
 	*t = StepTimeouts{}
 	for _, item := range splitList(value, ",") {
 		name, text, ok := cutLast(item, ":")
-		d, err := parseDuration(text)
+		d, err := hooks.ParseDuration(text)
 		if !ok || name == "" || err != nil {
 			return fmt.Errorf("%q: want NAME:DURATION, such as 20-migrate:30m", item)
 		}

@@ -24,10 +24,14 @@ func install(dir string, tools []string, stdout io.Writer) error {
 	var problems []error
 	for _, tool := range tools {
 		source := filepath.Join(filepath.Dir(self), tool)
-		if strings.ContainsRune(tool, '/') {
+		info, err := os.Stat(source)
+		switch {
+		case tool == "" || strings.ContainsRune(tool, '/'):
 			problems = append(problems, fmt.Errorf("--install %q: want the name of a tool, without a path", tool))
-		} else if _, err := os.Stat(source); err != nil {
+		case err != nil:
 			problems = append(problems, fmt.Errorf("--install %s: no such tool beside %s: %w", tool, self, err))
+		case !info.Mode().IsRegular():
+			problems = append(problems, fmt.Errorf("--install %s: %s is not a program", tool, source))
 		}
 		sources = append(sources, source)
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/probes"
@@ -102,7 +103,7 @@ func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %v\n", name, err)
 		return 1
 	}
-	fmt.Fprintf(stdout, "%d %s\n", status, body)
+	fmt.Fprintf(stdout, "%d %s\n", status, strings.TrimSpace(body))
 	if status != 200 {
 		return 1
 	}

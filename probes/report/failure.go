@@ -67,7 +67,7 @@ func (f *Failure) Summary() string {
 	}
 	subject := "command"
 	if f.Step != "" {
-		subject = "step " + printable(f.Step)
+		subject = "step " + Printable(f.Step)
 	}
 	switch f.Cause {
 	case TimedOut:
@@ -104,14 +104,14 @@ func (f *Failure) Message(limit int) string {
 		return ""
 	}
 	head := f.Summary()
-	if reason := strings.TrimSpace(clean(f.Reason)); reason != "" {
+	if reason := strings.TrimSpace(Clean(f.Reason)); reason != "" {
 		head += ": " + reason
 	}
 	if len(head) >= limit {
 		return cut(head, limit-1) + "\n"
 	}
 	head += "\n"
-	return head + tail(clean(string(f.Stderr)), limit-len(head))
+	return head + tail(Clean(string(f.Stderr)), limit-len(head))
 }
 
 // tail returns the last lines of text under a header, in at most room bytes,
@@ -155,19 +155,19 @@ func cut(s string, limit int) string {
 	return s[:limit] + dots
 }
 
-// printable returns a step's name as it is, or quoted where that would spoil a
+// Printable returns a step's name as it is, or quoted where that would spoil a
 // line of text: a file's name may hold any byte but / and 0.
-func printable(name string) string {
+func Printable(name string) string {
 	if q := strconv.Quote(name); q[1:len(q)-1] != name || strings.ContainsRune(name, ' ') {
 		return q
 	}
 	return name
 }
 
-// clean makes s printable: invalid UTF-8 becomes U+FFFD, colours and other
+// Clean makes s printable: invalid UTF-8 becomes U+FFFD, colours and other
 // control sequences of terminals go, and so does every control character but
 // newline and tab.
-func clean(s string) string {
+func Clean(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for i := 0; i < len(s); {
