@@ -136,6 +136,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 		term:    terminationLog{path: string(c.TerminationLog)},
 		reaper:  &reaper.Reaper{},
 		signals: make(chan os.Signal, 128),
+		stops:   make(chan os.Signal, 16),
 		serving: make(chan struct{}),
 	}
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
