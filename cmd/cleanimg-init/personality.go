@@ -129,7 +129,12 @@ func parseTini(args, environ []string) (o options, err error) {
 	return o, nil
 }
 
-const dumbInitUsage = `Usage: dumb-init [option] program [args]
+// dumbInitVersion is what that program calls itself.
+const dumbInitVersion = "dumb-init v1.2.5"
+
+const dumbInitShort = "Usage: dumb-init [option] program [args]\nTry dumb-init --help for full usage.\n"
+
+const dumbInitUsage = `Usage: dumb-init [option] command [[arg] ...]
 
 Options:
   -c, --single-child   signals go to the program only, not to its session
@@ -171,21 +176,24 @@ func parseDumbInit(args, environ []string) (o options, err error) {
 			case "-v", "--verbose":
 				o.settings["LOG_LEVEL"] = "debug"
 			case "-h", "--help":
-				o.verb, o.help = verbHelp, dumbInitUsage
+				o.verb, o.help = verbHelp, dumbInitVersion+"\n"+dumbInitUsage
 				return o, nil
 			case "-V", "--version":
-				o.verb, o.version = verbVersion, "dumb-init v1.2.5 - cleanimg-init "+version
+				o.verb, o.version = verbVersion, dumbInitVersion+" - cleanimg-init "+version
 				return o, nil
 			case "-r", "--rewrite":
 				if !hasValue {
 					if len(args) == 0 {
-						return o, usageError{fmt.Sprintf("dumb-init: option requires an argument -- '%s'\n%s", strings.TrimLeft(name, "-"), dumbInitUsage)}
+						if name == "-r" {
+							return o, usageError{"dumb-init: option requires an argument -- 'r'\n"}
+						}
+						return o, usageError{"dumb-init: option '--rewrite' requires an argument\n"}
 					}
 					value, args = args[0], args[1:]
 				}
 				rewrite, ok := parseRewrite(value)
 				if !ok {
-					return o, usageError{"Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and 31.\n" + dumbInitUsage}
+					return o, usageError{"Usage: -r option takes <signum>:<signum>, where <signum> is between 1 and 31.\nUse --help for full usage.\n"}
 				}
 				rewrites = append(rewrites, rewrite)
 			}
@@ -193,7 +201,7 @@ func parseDumbInit(args, environ []string) (o options, err error) {
 	}
 	o.rewrite(rewrites)
 	if o.rest = args; len(args) == 0 {
-		return o, usageError{dumbInitUsage}
+		return o, usageError{dumbInitShort}
 	}
 	return o, nil
 }
@@ -215,11 +223,11 @@ func splitDumbInit(word string) ([]string, error) {
 		}
 		switch {
 		case len(names) == 0:
-			return nil, usageError{fmt.Sprintf("dumb-init: unrecognized option '%s'\n%s", word, dumbInitUsage)}
+			return nil, usageError{fmt.Sprintf("dumb-init: unrecognized option '%s'\n", word)}
 		case len(names) > 1:
-			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' is ambiguous\n%s", word, dumbInitUsage)}
+			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' is ambiguous\n", word)}
 		case hasValue && names[0] != "--rewrite":
-			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' doesn't allow an argument\n%s", names[0], dumbInitUsage)}
+			return nil, usageError{fmt.Sprintf("dumb-init: option '%s' doesn't allow an argument\n", names[0])}
 		case hasValue:
 			return []string{names[0] + "=" + value}, nil
 		}
@@ -233,7 +241,7 @@ func splitDumbInit(word string) ([]string, error) {
 		case strings.ContainsRune("crvhV", letter):
 			words = append(words, "-"+string(letter))
 		default:
-			return nil, usageError{fmt.Sprintf("dumb-init: invalid option -- '%c'\n%s", letter, dumbInitUsage)}
+			return nil, usageError{fmt.Sprintf("dumb-init: invalid option -- '%c'\n", letter)}
 		}
 	}
 	return words, nil
