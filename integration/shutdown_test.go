@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -510,5 +511,61 @@ func TestTermAtAnyTime(t *testing.T) {
 				assert.FileExists(t, in.Path("/tmp/stop"))
 			}
 		})
+	}
+}
+
+// stubborn leaves a process behind that does not end at TERM.
+var stubborn = []string{"daemon", "trap", "-quiet", "-ready", "/tmp/worker", ";", "await", "/tmp/worker", ";"}
+
+// TestTermWhileTheRestEndsBeginsTheGracePeriod: the command has ended by itself
+// and left something; what comes after it fits in the grace period, too.
+func TestTermWhileTheRestEndsBeginsTheGracePeriod(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args:  do(append(slices.Clone(stubborn), "exit", "6")...),
+		Env:   env("CLEANIMG_INIT_GRACE_PERIOD=4s", "CLEANIMG_INIT_KILL_GRACE=1m"),
+		Files: []File{StopHook("10-stop", "touch /tmp/stop", "sleep 1h")},
+	})
+	in.WaitFile("/tmp/worker")
+	in.WaitStatus("/health/ready", 503)
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 6, in.Wait())
+	assert.Less(t, in.Lived(), soon)
+	assert.FileExists(t, in.Path("/tmp/stop"))
+}
+
+// TestTermWhileLeftoversEndInExecMode: something that was interrupted is not
+// done, so the command is not begun.
+func TestTermWhileLeftoversEndInExecMode(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: mainRan, Env: env("CLEANIMG_INIT_MODE=exec", "CLEANIMG_INIT_KILL_GRACE=1m"),
+		Files: []File{Hook("10-a", "daemon trap -quiet -ready /tmp/worker -file /tmp/got", "await /tmp/worker")},
+	})
+	in.eventually("the daemon to be told", func() bool { return strings.Contains(in.File("/tmp/got"), "TERM") })
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 143, in.Wait())
+	assert.Empty(t, order(in), "the command ran")
+}
+
+// TestCommandTimeoutDoesNotDelayAStop: nor does it change the code of a command
+// that ends because it was asked to.
+func TestCommandTimeoutDoesNotDelayAStop(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: do("trap", "-on", "TERM=0", "-delay", "2s"), Env: env("CLEANIMG_INIT_COMMAND_TIMEOUT=2s"),
+	})
+	in.WaitStdout("ready")
+	in.Signal(syscall.SIGTERM)
+	assert.Zero(t, in.Wait(), "%s", in.Stderr)
+}
+
+// TestRemapIsForTheCommandOnly: a hook that failed is not done because the
+// command's code of that number would be.
+func TestRemapIsForTheCommandOnly(t *testing.T) {
+	t.Parallel()
+	for code, files := range map[int][]File{0: nil, 3: {Hook("10-a", "exit 3")}} {
+		in := Run(t, Options{Args: append([]string{"-e", "3"}, do("exit", "3")...), Files: files})
+		assert.Equal(t, code, in.Wait())
 	}
 }
