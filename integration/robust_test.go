@@ -255,3 +255,19 @@ func TestStormWhileACommandRuns(t *testing.T) {
 	in.Signal(syscall.SIGTERM)
 	assert.Equal(t, 5, in.Wait())
 }
+
+// TestBadSettingIsExplainedThoughNobodyReads: with a stalled log the reason is
+// still where the pod's status shows it.
+func TestBadSettingIsExplainedThoughNobodyReads(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{Stderr: fullPipe(t), Env: env("CLEANIMG_INIT_STEP_TIMEOUT=soon"), Args: mainRan})
+	assert.Equal(t, 125, in.Wait())
+	assert.Contains(t, in.Message(), "CLEANIMG_INIT_STEP_TIMEOUT")
+}
+
+// TestReportIntoStalledStderr: the report is not worth hanging for.
+func TestReportIntoStalledStderr(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{Stderr: fullPipe(t), Env: env("CLEANIMG_INIT_REPORT_FILE=/dev/stderr"), Args: do("exit", "4")})
+	assert.Equal(t, 4, in.Wait())
+}

@@ -428,3 +428,33 @@ func TestStartedWithSignalsIgnoredOrBlocked(t *testing.T) {
 		assert.Equal(t, "0000000000000000", set[2], "Sig%s of a child", set[1])
 	}
 }
+
+// TestExportedPathFindsTheCommand: in either mode the command is the one that
+// the environment after the hooks leads to.
+func TestExportedPathFindsTheCommand(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"supervise", "exec"} {
+		in := Run(t, Options{
+			Env: env("CLEANIMG_INIT_MODE=" + mode), Args: []string{"prog"},
+			Files: []File{
+				{Path: "/bin/prog", Content: "#!/bin/testprog script\nexit 1\n", Mode: 0o755},
+				{Path: "/other/prog", Content: "#!/bin/testprog script\nexit 2\n", Mode: 0o755},
+				Hook("10-a", "export PATH=/other:/bin"),
+			},
+		})
+		assert.Equal(t, 2, in.Wait(), "%s: %s", mode, in.Stderr)
+	}
+}
+
+// TestCommandThatTheUserMayNotExecute is found before any hook runs.
+func TestCommandThatTheUserMayNotExecute(t *testing.T) {
+	t.Parallel()
+	needsRoot(t)
+	in := Run(t, Options{
+		Root: true, Env: env("CLEANIMG_INIT_USER=65532:65532"), Args: []string{"/bin/private"},
+		Files: []File{{Path: "/bin/private", Content: "#!/bin/testprog script\nexit 0\n", Mode: 0o700}, Hook("10-a", ran("a"))},
+	})
+	assert.Equal(t, 126, in.Wait())
+	assert.Contains(t, in.Stderr.String(), "for user 65532")
+	assert.Empty(t, order(in))
+}
