@@ -22,11 +22,12 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // the design, which point down only.
 var imports = map[string][]string{
 	"cmd/cleanimg-init": {"supervisor", "probes"},
-	"supervisor":        {"hooks", "probes", "probes/report", "reaper"},
+	"supervisor":        {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":             {"reaper"},
 	"probes":            {"probes/report"},
 	"probes/report":     {},
 	"reaper":            {},
+	"reaper/cgroup":     {},
 }
 
 func TestImportsPointDown(t *testing.T) {
