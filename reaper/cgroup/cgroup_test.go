@@ -5,6 +5,7 @@ package cgroup
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -302,4 +303,32 @@ func FuzzFind(f *testing.F) {
 		number([]byte(groups))
 		parseMax([]byte(groups))
 	})
+}
+
+// The pid is found in lists of any length, and no part of another is taken for
+// it.
+func TestOursInLongLists(t *testing.T) {
+	var others strings.Builder
+	for pid := 100; pid < 100_000; pid += 7 {
+		if pid%10 == 7 {
+			others.WriteString("1") // ends in 7
+		}
+		others.WriteString(strconv.Itoa(pid) + "\n")
+	}
+	for end, want := range map[string]bool{"": false, "7\n": true, "77\n": false} {
+		m := machine{"0::/\n", mounts("/ /cg cgroup2 rw"), map[string]string{"/cg/cgroup.procs": others.String() + end}}
+		assert.Equal(t, want, m.build(t).Find() != nil, "%q", end)
+	}
+}
+
+func TestFindSome(t *testing.T) {
+	where := machine{
+		"3:cpu:/\n4:memory:/\n", mounts("/ /cg/cpu cgroup rw,cpu", "/ /cg/mem cgroup rw,memory"),
+		map[string]string{"/cg/cpu/cgroup.procs": "7\n", "/cg/mem/cgroup.procs": "7\n"},
+	}.build(t)
+	dir, _ := where.Find(CPU).Dir(Memory)
+	assert.Empty(t, dir)
+	dir, _ = where.Find(CPU, Memory).Dir(Memory)
+	assert.NotEmpty(t, dir)
+	assert.Nil(t, where.Find(Pids))
 }

@@ -90,6 +90,12 @@ type Spent struct {
 	Periods, Throttled int64
 }
 
+// Plain says that there is nothing to tell: no limit, and all of the time
+// charged.
+func (s Spent) Plain() bool {
+	return s.Limit == 0 && !s.Hard && s.Wall-s.Charged < oftenest
+}
+
 // String says it in words that can follow "after": "30s", or "30s charged (112s
 // wall): CPU limit 250m, throttled in 1098 of 1124 periods".
 func (s Spent) String() string {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -62,8 +63,10 @@ func (b *Box) Dir(c Controller) (dir string, v2 bool) {
 	return b.at[c].dir, b.at[c].v2
 }
 
-// Find returns the box, or nil where no group is visible.
-func (w Where) Find() *Box {
+// Find returns the box, or nil where no group is visible. Of the controllers
+// only the given ones are looked for, or all if there is none: on v1 each costs
+// some system calls.
+func (w Where) Find(only ...Controller) *Box {
 	w.Proc, w.PID = cmp.Or(w.Proc, "/proc"), cmp.Or(w.PID, os.Getpid())
 	buf := make([]byte, 0, 4096)
 	text, err := readFile(w.Proc+"/self/cgroup", buf)
@@ -77,14 +80,14 @@ func (w Where) Find() *Box {
 	b, found := &Box{}, false
 	for len(text) > 0 {
 		var line []byte
-		line, text, _ = bytes.Cut(text, []byte{'\n'})
+		line, text, _ = bytes.Cut(text, newline)
 		m, ok := parseMount(line)
 		if !ok {
 			continue
 		}
 		var last place // of this mount: several controllers mostly share one
 		for c, g := range groups {
-			if b.at[c].dir != "" || !m.has(c, g) {
+			if b.at[c].dir != "" || !m.has(c, g) || len(only) > 0 && !slices.Contains(only, Controller(c)) {
 				continue
 			}
 			if last.dir == "" {
@@ -214,18 +217,33 @@ func below(group, root string) (rel string, ok bool) {
 
 // ours tells whether the process is in the directory's group.
 func (w Where) ours(dir string) bool {
-	text, err := readFile(dir+"/cgroup.procs", make([]byte, 0, 1024))
+	fd, err := open(dir + "/cgroup.procs")
 	if err != nil {
 		return false
 	}
-	for len(text) > 0 {
-		var line []byte
-		line, text, _ = bytes.Cut(text, []byte{'\n'})
-		if pid, ok := number(line); ok && pid == int64(w.PID) {
-			return true
+	defer unix.Close(fd)
+	buf := make([]byte, 1024)
+	for kept := 0; ; { // of a line whose end was not read yet
+		n, err := unix.Read(fd, buf[kept:])
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return false
+		}
+		text := buf[:kept+n]
+		for {
+			line, rest, whole := bytes.Cut(text, newline)
+			if !whole {
+				kept = copy(buf, text)
+				break
+			}
+			if pid, ok := number(line); ok && pid == int64(w.PID) {
+				return true
+			}
+			text = rest
 		}
 	}
-	return false
 }
 
 // readFile reads a whole file into the room of buf, or more.
@@ -249,6 +267,21 @@ func readFile(name string, buf []byte) ([]byte, error) {
 			return buf, nil
 		default:
 			buf = buf[:len(buf)+n]
+		}
+	}
+}
+
+// readShort reads a file of one line. It returns nothing when there is none.
+func readShort(name string, buf []byte) []byte {
+	fd, err := open(name)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := unix.Read(fd, buf)
+		if !errors.Is(err, unix.EINTR) {
+			return buf[:max(0, n)]
 		}
 	}
 }

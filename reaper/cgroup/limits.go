@@ -27,7 +27,7 @@ func (b *Box) Limits() (l Limits) {
 	if b == nil {
 		return l
 	}
-	buf := make([]byte, 0, 64)
+	buf := make([]byte, 64)
 	b.at[CPU].levels(func(dir string, v2 bool) {
 		if quota, period := readQuota(dir, v2, buf); quota > 0 {
 			l.CPU = least(l.CPU, cores(quota, period))
@@ -76,11 +76,7 @@ func cores(quota, period time.Duration) float64 { return float64(quota) / float6
 // readQuota returns the CPU quota of a directory; 0 is none.
 func readQuota(dir string, v2 bool, buf []byte) (quota, period time.Duration) {
 	if v2 {
-		text, err := readFile(dir+"/cpu.max", buf)
-		if err != nil { // that of the root has none
-			return 0, 0
-		}
-		return parseMax(text)
+		return parseMax(readShort(dir+"/cpu.max", buf)) // that of the root has none
 	}
 	q, ok := readNumber(dir+"/cpu.cfs_quota_us", buf)
 	if !ok || q <= 0 {
@@ -110,11 +106,7 @@ func pair(quota, period int64) (q, p time.Duration) {
 }
 
 func readNumber(name string, buf []byte) (int64, bool) {
-	text, err := readFile(name, buf)
-	if err != nil {
-		return 0, false
-	}
-	return number(text)
+	return number(readShort(name, buf))
 }
 
 // number reads a decimal number that may end with a newline.
