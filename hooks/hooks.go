@@ -131,13 +131,14 @@ func (p Plan) Len() int {
 
 // Longest is the longest time that the hooks before the command may take by
 // their timeouts: all tries and the pauses between them. It is 0 when a hook has
-// no timeout. The grace that a timed-out try gets is not in it.
-func (p Plan) Longest() time.Duration {
+// no timeout. The grace that a timed-out try gets is not in it. atMost, which may
+// be nil, is the wall time that a timeout can become.
+func (p Plan) Longest(atMost func(time.Duration) time.Duration) time.Duration {
 	var total time.Duration
 	for _, stage := range p.Stages {
 		var sum, longest time.Duration
 		for _, s := range stage {
-			one := s.longest()
+			one := s.longest(atMost)
 			if one == 0 {
 				return 0
 			}
@@ -154,18 +155,22 @@ func (p Plan) Longest() time.Duration {
 	return total
 }
 
-func (s Step) longest() time.Duration {
+func (s Step) longest(atMost func(time.Duration) time.Duration) time.Duration {
 	if s.Timeout == 0 {
 		return 0
 	}
-	total := s.Timeout
+	timeout := s.Timeout
+	if atMost != nil {
+		timeout = atMost(timeout)
+	}
+	total := timeout
 	for failed := 1; failed <= s.retries; failed++ {
 		pause := pauseAfter(s.backoff, failed, 1)
 		if pause == pauseAfter(s.backoff, failed+1, 1) { // it grows no more
 			left := s.retries - failed + 1
-			return times(times(total, s.Timeout, left), pause, left)
+			return times(times(total, timeout, left), pause, left)
 		}
-		total = times(times(total, s.Timeout, 1), pause, 1)
+		total = times(times(total, timeout, 1), pause, 1)
 	}
 	return total
 }

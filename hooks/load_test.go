@@ -35,7 +35,7 @@ func TestLoadNothing(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Plan{}, plan)
 	assert.Zero(t, plan.Len())
-	assert.Zero(t, plan.Longest())
+	assert.Zero(t, plan.Longest(nil))
 }
 
 func TestLoadOrderAndSkippedNames(t *testing.T) {
@@ -140,26 +140,28 @@ func TestLoadTimeouts(t *testing.T) {
 	}
 	assert.Equal(t, []time.Duration{2 * time.Minute, time.Hour, 0, time.Minute, time.Second}, got)
 	assert.Equal(t, []string{`CLEANIMG_INIT_STEP_TIMEOUTS: no hook is called "99-typo"`}, plan.Warnings)
-	assert.Zero(t, plan.Longest(), "one has no limit")
+	assert.Zero(t, plan.Longest(nil), "one has no limit")
 	options.Timeouts["30-none"] = time.Second
 	plan, err = Load(options)
 	require.NoError(t, err)
-	assert.Equal(t, 63*time.Minute+2*time.Second, plan.Longest())
+	assert.Equal(t, 63*time.Minute+2*time.Second, plan.Longest(nil))
 }
 
 func TestLongest(t *testing.T) {
 	step := func(timeout time.Duration, retries int) Step {
 		return Step{Timeout: timeout, retries: retries, backoff: time.Second}
 	}
-	assert.Equal(t, 33*time.Second, Plan{Stages: [][]Step{{step(10*time.Second, 2)}}}.Longest(), "three tries, pauses of 1 s and 2 s")
+	assert.Equal(t, 33*time.Second, Plan{Stages: [][]Step{{step(10*time.Second, 2)}}}.Longest(nil), "three tries, pauses of 1 s and 2 s")
 	stage := []Step{step(4*time.Second, 0), step(6*time.Second, 0), step(10*time.Second, 0)}
-	assert.Equal(t, 10*time.Second, Plan{Stages: [][]Step{stage}, parallel: 3}.Longest())
-	assert.Equal(t, 15*time.Second, Plan{Stages: [][]Step{stage}, parallel: 2}.Longest())
-	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 5)}}}.Longest())
-	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 0)}, {step(1<<62, 0)}}}.Longest())
-	assert.Equal(t, 2*365*24*time.Hour, Plan{Stages: [][]Step{{{Timeout: time.Nanosecond, retries: 2*365*24*3600*1e9 - 1}}}}.Longest(),
+	assert.Equal(t, 10*time.Second, Plan{Stages: [][]Step{stage}, parallel: 3}.Longest(nil))
+	assert.Equal(t, 15*time.Second, Plan{Stages: [][]Step{stage}, parallel: 2}.Longest(nil))
+	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 5)}}}.Longest(nil))
+	assert.Positive(t, Plan{Stages: [][]Step{{step(1<<62, 0)}, {step(1<<62, 0)}}}.Longest(nil))
+	assert.Equal(t, 2*365*24*time.Hour, Plan{Stages: [][]Step{{{Timeout: time.Nanosecond, retries: 2*365*24*3600*1e9 - 1}}}}.Longest(nil),
 		"takes no time for a number of tries that is meant to be for ever")
-	assert.Positive(t, Plan{Stages: [][]Step{{step(time.Nanosecond, math.MaxInt)}}}.Longest())
+	assert.Positive(t, Plan{Stages: [][]Step{{step(time.Nanosecond, math.MaxInt)}}}.Longest(nil))
+	double := func(d time.Duration) time.Duration { return 2 * d }
+	assert.Equal(t, 63*time.Second, Plan{Stages: [][]Step{{step(10*time.Second, 2)}}}.Longest(double), "the pauses stay as they are")
 }
 
 func TestLoadErrors(t *testing.T) {

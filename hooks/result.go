@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ type Result struct {
 	Exit    reaper.Exit   // zero when no process ran, or one could not be killed
 	Wall    time.Duration // from the start to the end of all that had to end
 	Timeout time.Duration // that the try had; 0 is none
+	Spent   string        // how a try that timed out spent it, as its [Clock] says
 	// Stderr is the end of what the hook wrote there, at most 2 KiB: whole
 	// lines, or whole words of one that is longer. It is nil when standard error
 	// was not piped.
@@ -93,7 +95,7 @@ func (r Result) Reason() string {
 	case Killed:
 		return "killed by " + signalName(r.Exit.Signal())
 	case TimedOut:
-		return fmt.Sprintf("timed out after %s", r.Timeout)
+		return "timed out after " + cmp.Or(r.Spent, r.Timeout.String())
 	default:
 		return r.Err.Error()
 	}

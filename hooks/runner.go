@@ -26,6 +26,11 @@ type Runner struct {
 	Output Output
 	// KillGrace is the time from TERM to KILL for what is to be ended.
 	KillGrace time.Duration
+	// Clock starts the clock of a try with a timeout. Nil: plain time.
+	Clock func(timeout time.Duration) Clock
+	// AtMost is the wall time that a timeout can become by such a clock. Nil:
+	// the same.
+	AtMost func(timeout time.Duration) time.Duration
 	// Parallel runs the hooks of a stage together, at most AtOnce of them
 	// (0: all).
 	Parallel bool

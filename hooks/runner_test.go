@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -605,3 +606,48 @@ func TestPause(t *testing.T) {
 		assert.Equal(t, 31*time.Second, time.Since(start))
 	})
 }
+
+// fakeClock is over at once.
+type fakeClock struct {
+	timeout time.Duration
+	stopped *atomic.Int32
+}
+
+func (fakeClock) Expired() <-chan struct{} {
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+func (c fakeClock) Stop() string {
+	c.stopped.Add(1)
+	return c.timeout.String() + " charged (112s wall)"
+}
+
+func TestTimeoutByAClock(t *testing.T) {
+	var stopped atomic.Int32
+	rec := newRecorder(t)
+	rec.Clock = func(timeout time.Duration) Clock { return fakeClock{timeout, &stopped} }
+	rec.AtMost = func(timeout time.Duration) time.Duration { return 4 * timeout }
+	hook := roleStep(t, "10-a", "hang")
+	hook.Timeout = time.Hour
+	_, err := rec.Run(t.Context(), each(hook), nil)
+	require.EqualError(t, err, `hook "10-a": timed out after 1h0m0s charged (112s wall)`)
+	assert.EqualValues(t, 1, stopped.Load())
+	await(t, "what the timeout can become is said", func() bool { return strings.Contains(rec.log.String(), "timeout=1h0m0s at_most=4h0m0s") })
+
+	// A hook that ends by itself has its clock stopped as well.
+	hook = roleStep(t, "20-b", "exit", "0")
+	hook.Timeout = time.Hour
+	rec.Clock = func(time.Duration) Clock { return &idleClock{stopped: &stopped} }
+	_, err = rec.Run(t.Context(), each(hook), nil)
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, stopped.Load())
+}
+
+// idleClock is never over.
+type idleClock struct{ stopped *atomic.Int32 }
+
+func (*idleClock) Expired() <-chan struct{} { return nil }
+
+func (c *idleClock) Stop() string { c.stopped.Add(1); return "" }

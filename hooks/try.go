@@ -133,8 +133,13 @@ func (t *try) start(file int, env []string) (Result, error) {
 		return Result{}, startError(inDir(in.dir, path), called, err, t.step.identity)
 	}
 	t.r.firstStart()
-	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"),
-		"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout, "pid", t.child.PID())
+	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout}
+	if t.r.AtMost != nil {
+		if longest := t.r.AtMost(t.timeout); longest != t.timeout {
+			attrs = append(attrs, "at_most", longest)
+		}
+	}
+	t.r.Log.Info(t.at.phrase("hook started", "stop hook started"), append(attrs, "pid", t.child.PID())...)
 	// After that: the log should say that it started before it speaks.
 	t.out.start()
 	t.r.keep(t.out.relays)
@@ -143,17 +148,18 @@ func (t *try) start(file int, env []string) (Result, error) {
 
 // wait waits for the end of the process, or brings it about.
 func (t *try) wait(ctx context.Context) Result {
-	var expired <-chan time.Time
+	var expired <-chan struct{}
+	stopClock := func() string { return "" }
 	if t.timeout > 0 {
-		timer := time.NewTimer(t.timeout)
-		defer timer.Stop()
-		expired = timer.C
+		clock := t.r.clock(t.timeout)
+		expired, stopClock = clock.Expired(), clock.Stop
 	}
 	select {
 	case <-t.child.Done():
 	case <-ctx.Done():
 	case <-expired:
 	}
+	spent := stopClock()
 	select {
 	case <-t.child.Done(): // even when something else happened too
 		if res := exitResult(t.child.Exit()); res.Cause == Succeeded || ctx.Err() == nil {
@@ -161,7 +167,7 @@ func (t *try) wait(ctx context.Context) Result {
 		}
 	default:
 	}
-	res, grace := Result{Cause: TimedOut}, t.r.KillGrace
+	res, grace := Result{Cause: TimedOut, Spent: spent}, t.r.KillGrace
 	if ctx.Err() != nil {
 		res = interrupted(ctx)
 		grace = t.r.graceOf(ctx)

@@ -81,7 +81,8 @@ type tended struct {
 	done    <-chan struct{}  // nil until it was started
 	early   []syscall.Signal // received before that
 	drain   <-chan time.Time
-	timeout <-chan time.Time
+	clock   hooks.Clock // of COMMAND_TIMEOUT; nil: none, or over
+	timeout <-chan struct{}
 	kill    <-chan time.Time
 	holdOut <-chan time.Time
 	ended   *report.Failure // why we ended it, if we did
@@ -148,7 +149,8 @@ func (c *tended) begun() {
 		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
 	}
 	if d := c.cfg.CommandTimeout.Duration; d > 0 {
-		c.timeout = time.After(d)
+		c.clock = c.newClock(d)
+		c.timeout = c.clock.Expired()
 	}
 	for _, sig := range c.early {
 		c.signal(sig)
@@ -210,12 +212,13 @@ func (c *tended) tell(sig syscall.Signal) {
 
 // timedOut ends a command that ran into COMMAND_TIMEOUT.
 func (c *tended) timedOut() {
-	c.timeout = nil
+	spent := c.clock.Stop()
+	c.clock, c.timeout = nil, nil
 	c.ended = &report.Failure{
 		Cause: report.TimedOut, Code: ExitTimeout,
-		Reason: fmt.Sprintf("command timed out after %v (%s_COMMAND_TIMEOUT)", c.cfg.CommandTimeout, Prefix),
+		Reason: fmt.Sprintf("command timed out after %s (%s_COMMAND_TIMEOUT)", spent, Prefix),
 	}
-	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration)
+	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration, "after", spent)
 	c.ledger.phase(report.Stopping)
 	_ = c.main.SignalGroup(unix.SIGTERM)
 	_ = c.main.SignalGroup(unix.SIGCONT)
@@ -237,6 +240,9 @@ func (c *tended) killNow() {
 
 // over is the end of the command.
 func (c *tended) over() int {
+	if c.clock != nil {
+		c.clock.Stop()
+	}
 	exit := c.main.Exit()
 	code := exit.Code()
 	switch {

@@ -31,11 +31,14 @@ type Config struct {
 	StepTimeout   Duration     `split_words:"true" default:"10m" desc:"time for each try of a step; 0 is none"`
 	StepTimeouts  StepTimeouts `split_words:"true" desc:"the same by name: 20-migrate:30m,30-warm:30s"`
 
-	HooksDeadline  Duration `split_words:"true" default:"0" desc:"time for all hooks together; 0 is none"`
-	CommandTimeout Duration `split_words:"true" default:"0" desc:"time for the command; 0 is none"`
-	KillGrace      Duration `split_words:"true" default:"5s" desc:"from TERM to KILL, for a step that timed out and for what a dead command left"`
-	GracePeriod    Duration `split_words:"true" default:"0" desc:"time for the whole shutdown, a little under terminationGracePeriodSeconds; 0: the command is never killed"`
-	DrainDelay     Duration `split_words:"true" default:"0" desc:"from readiness false to the stop signal; a second signal skips it"`
+	HooksDeadline  Duration    `split_words:"true" default:"0" desc:"time for all hooks together; 0 is none"`
+	CommandTimeout Duration    `split_words:"true" default:"0" desc:"time for the command; 0 is none"`
+	TimeoutMode    TimeoutMode `split_words:"true" default:"throttle" desc:"throttle: timeouts of steps and command stop while the CPU limit throttles the container; scale: they are longer by as much as the limit is smaller than TIMEOUT_CPUS; wall: plain time"`
+	TimeoutCpus    Cores       `split_words:"true" default:"1" desc:"CPUs that the timeouts were written for"`
+	TimeoutStretch Factor      `split_words:"true" default:"10" desc:"in wall time no timeout becomes longer than by this factor"`
+	KillGrace      Duration    `split_words:"true" default:"5s" desc:"from TERM to KILL, for a step that timed out and for what a dead command left"`
+	GracePeriod    Duration    `split_words:"true" default:"0" desc:"time for the whole shutdown, a little under terminationGracePeriodSeconds; 0: the command is never killed"`
+	DrainDelay     Duration    `split_words:"true" default:"0" desc:"from readiness false to the stop signal; a second signal skips it"`
 
 	StopSignals   Signals `split_words:"true" default:"TERM,INT" desc:"signals that begin the shutdown"`
 	SignalTarget  Target  `split_words:"true" default:"main" desc:"who gets the signals: main, group, tree"`

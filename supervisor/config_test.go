@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // parse is ParseConfig with variables given without the prefix, and a command.
@@ -77,6 +79,10 @@ func TestValues(t *testing.T) {
 		{"SIGNAL_TARGET", "tree", func(c Config) any { return c.SignalTarget }, TargetTree},
 		{"LOG_LEVEL", "debug", func(c Config) any { return c.LogLevel.String() }, "DEBUG"},
 		{"HTTP_LISTEN", "off", func(c Config) any { return c.HTTP() }, false},
+		{"TIMEOUT_MODE", "scale", func(c Config) any { return c.timeoutRule().Mode }, cgroup.Scale},
+		{"TIMEOUT_CPUS", "0.5", func(c Config) any { return c.timeoutRule().CPUs }, 0.5},
+		{"TIMEOUT_STRETCH", "2.5", func(c Config) any { return c.timeoutRule().Stretch }, 2.5},
+		{"TIMEOUT_MODE", "", func(c Config) any { return c.timeoutRule() }, cgroup.Rule{Mode: cgroup.Throttle, CPUs: 1, Stretch: 10}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {
@@ -114,6 +120,11 @@ func TestBadValuesNameVariableValueAndWhatIsAccepted(t *testing.T) {
 		{"LOG_LEVEL", "loud", "debug, info, warn or error"},
 		{"LOG_LEVEL", "info+2", "debug, info, warn or error"},
 		{"TERMINATION_LOG", "log", "absolute path"},
+		{"TIMEOUT_MODE", "cpu", "want one of [throttle scale wall]"},
+		{"TIMEOUT_CPUS", "0", "a number of CPUs from 0.01 to 1024"},
+		{"TIMEOUT_CPUS", "NaN", "a number of CPUs from 0.01 to 1024"},
+		{"TIMEOUT_STRETCH", "0.5", "a factor from 1 to 100"},
+		{"TIMEOUT_STRETCH", "10x", "a factor from 1 to 100"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name+"="+tt.value, func(t *testing.T) {

@@ -148,6 +148,7 @@ func (s *supervisor) newRunner() *hooks.Runner {
 		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
 		Output:    s.cfg.HookOutput.output(),
 		KillGrace: s.cfg.KillGrace.Duration, Parallel: s.cfg.HooksParallel > 1, AtOnce: int(s.cfg.HooksParallel), Foreground: s.foreground,
+		Clock: s.newClock, AtMost: s.atMost,
 		Started: s.begin, Exported: s.redact.Add,
 		HoldOut: func(step string, left []reaper.Proc) { s.holdOut(step, left) },
 		Event: func(e hooks.Event) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // prepared is everything that is known before anything runs.
@@ -19,6 +20,7 @@ type prepared struct {
 	env      []string // of hooks and command, ENV_FILES read
 	path     string   // of the command, if there is one
 	identity *hooks.Identity
+	box      *cgroup.Box // nil: none is visible
 }
 
 // prepare checks all that can be checked without running anything, and returns
@@ -28,6 +30,8 @@ func prepare(c Config, environ []string, invalid error) (p prepared, err error) 
 	add := func(err error) { problems = append(problems, err) }
 	p.env, err = hooks.EnvFiles(environ, c.EnvFiles)
 	add(err)
+	p.env = withoutLimits(p.env)
+	p.box = cgroup.Where{}.Find(cgroup.CPU, cgroup.Memory)
 	p.plan, err = hooks.Load(hookOptions(c))
 	add(err)
 	if c.User != "" {
@@ -127,10 +131,12 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 }
 
 func printPlan(w io.Writer, c Config, p prepared) {
-	fmt.Fprintf(w, "hooks: %d, %s\n", p.plan.Len(), atMost(p.plan.Longest()))
+	limit := p.box.Limits().CPU
+	longest := p.plan.Longest(func(d time.Duration) time.Duration { return c.timeoutRule().AtMost(d, limit) })
+	fmt.Fprintf(w, "hooks: %d, %s\n", p.plan.Len(), atMost(longest))
 	for i, stage := range p.plan.Stages {
 		for _, step := range stage {
-			fmt.Fprintf(w, "  %d. %s (%s), timeout %s\n", i+1, step.Name, step.File, orNone(step.Timeout))
+			fmt.Fprintf(w, "  %d. %s (%s), timeout %s\n", i+1, step.Name, step.File, stretched(&c, step.Timeout, limit))
 		}
 	}
 	for _, name := range p.plan.Skipped {
@@ -140,11 +146,11 @@ func printPlan(w io.Writer, c Config, p prepared) {
 	case len(c.Command) == 0:
 		fmt.Fprintln(w, "command: none, ends after the hooks")
 	default:
-		fmt.Fprintf(w, "command: %s\n", p.path)
+		fmt.Fprintf(w, "command: %s, timeout %s\n", p.path, stretched(&c, c.CommandTimeout.Duration, limit))
 	}
 	fmt.Fprintf(w, "stop hooks: %d\n", len(p.plan.Stop))
 	for _, step := range p.plan.Stop {
-		fmt.Fprintf(w, "  -  %s (%s), timeout %s\n", step.Name, step.File, orNone(step.Timeout))
+		fmt.Fprintf(w, "  -  %s (%s), timeout %s\n", step.Name, step.File, stretched(&c, step.Timeout, limit))
 	}
 	listen := "off"
 	if c.HTTP() {

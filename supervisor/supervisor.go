@@ -30,6 +30,7 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/probes"
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // The exit codes that are not the command's or a hook's own, the same for
@@ -82,6 +83,7 @@ type supervisor struct {
 	main       *reaper.Child
 	started    chan error // the command was started, or could not be
 	alone      bool       // nothing of the hooks was running then
+	lost       sync.Once  // says that the box can't be read any more
 	shutdown
 }
 
@@ -220,9 +222,15 @@ func (s *supervisor) begin() {
 		attrs := []any{"version", s.opts.Version, "pid", os.Getpid()}
 		if n := s.plan.Len(); n > 0 {
 			attrs = append(attrs, "hooks", n, "hooks_take", atMost(s.hooksLongest()))
+			if limit := s.box.Limits().CPU; limit > 0 {
+				attrs = append(attrs, "cpu_limit", cgroup.Millicores(limit))
+			}
 		}
 		if name := commandName(s.cfg); name != "" {
 			attrs = append(attrs, "command", name)
+			if d := s.cfg.CommandTimeout.Duration; d > 0 {
+				attrs = append(attrs, "timeout", stretched(&s.cfg, d, s.box.Limits().CPU))
+			}
 		}
 		if s.cfg.HTTP() {
 			attrs = append(attrs, "probes", s.cfg.HTTPListen)
@@ -249,6 +257,9 @@ func (s *supervisor) notices() {
 	if s.plan.Len()+len(s.plan.Skipped)+len(s.cfg.Command) == 0 {
 		s.log.Warn("nothing to do: no command, and no hook", "hooks_dir", strings.Join(s.cfg.HooksDir, ":"))
 	}
+	if dir, _ := s.box.Dir(cgroup.CPU); dir == "" && s.cfg.timeoutRule().Mode != cgroup.Wall && hasTimeout(&s.cfg, s.plan) {
+		s.log.Info("no cgroup is visible: timeouts are plain wall time")
+	}
 	for _, name := range s.opts.Warnings {
 		s.log.Warn("unknown variable, it does nothing: see --help", "variable", name)
 	}
@@ -264,7 +275,8 @@ func (s *supervisor) notices() {
 }
 
 func (s *supervisor) hooksLongest() time.Duration {
-	longest := s.plan.Longest()
+	limit := s.box.Limits().CPU
+	longest := s.plan.Longest(func(d time.Duration) time.Duration { return s.cfg.timeoutRule().AtMost(d, limit) })
 	if d := s.cfg.HooksDeadline.Duration; d > 0 && (longest == 0 || d < longest) {
 		return d
 	}
@@ -285,7 +297,7 @@ func (s *supervisor) childEnv() []string {
 	if slices.Contains(env, "WATCHDOG_PID="+pid) {
 		env = hooks.WithoutEnv(env, "WATCHDOG_PID")
 	}
-	return hooks.WithEnv(env, pidVariable+"="+pid)
+	return hooks.WithEnv(env, append(limitEnv(s.box.Limits()), pidVariable+"="+pid)...)
 }
 
 // nested tells whether another instance has started us, directly or not. PID 1

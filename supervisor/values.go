@@ -17,6 +17,7 @@ import (
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // The types of the settings. Each Decode is what envconfig calls with the
@@ -41,6 +42,39 @@ func (c *Count) Decode(value string) error {
 		return errors.New("want a number from 1 on")
 	}
 	*c = Count(n)
+	return nil
+}
+
+// TimeoutMode says how timeouts count; see [cgroup.Mode].
+type TimeoutMode cgroup.Mode
+
+// Decode parses value.
+func (m *TimeoutMode) Decode(value string) error {
+	return oneOf(m, value, TimeoutMode(cgroup.Throttle), TimeoutMode(cgroup.Scale), TimeoutMode(cgroup.Wall))
+}
+
+// Cores is a number of CPUs.
+type Cores float64
+
+// Decode parses value.
+func (c *Cores) Decode(value string) error {
+	return decodeFloat((*float64)(c), value, 0.01, 1024, "a number of CPUs")
+}
+
+// Factor is by how much something may grow.
+type Factor float64
+
+// Decode parses value.
+func (f *Factor) Decode(value string) error {
+	return decodeFloat((*float64)(f), value, 1, 100, "a factor")
+}
+
+func decodeFloat(to *float64, value string, least, most float64, what string) error {
+	n, err := strconv.ParseFloat(value, 64)
+	if err != nil || !(n >= least && n <= most) { // NaN is neither
+		return fmt.Errorf("want %s from %g to %g", what, least, most)
+	}
+	*to = n
 	return nil
 }
 

@@ -37,17 +37,18 @@ func (r Rule) stretch() float64 { return cmp.Or(r.Stretch, 10) }
 // AtMost is the wall time that a timeout can become under a limit of so many
 // cores (0: none) that stays as it is.
 func (r Rule) AtMost(timeout time.Duration, limit float64) time.Duration {
-	if r.Mode == Wall {
+	if r.Mode == Wall || limit <= 0 || r.factor(limit) == 1 {
 		return timeout
 	}
-	factor := 1.0
-	if limit > 0 {
-		factor = r.factor(limit)
+	return longer(timeout, r.factor(limit))
+}
+
+// longer is d times factor, or about the longest time that there is.
+func longer(d time.Duration, factor float64) time.Duration {
+	if product := float64(d) * factor; product < 1<<62 {
+		return time.Duration(product)
 	}
-	if longest := float64(timeout) * factor; longest < 1<<62 {
-		return time.Duration(longest)
-	}
-	return 1 << 62
+	return max(d, 1<<62)
 }
 
 // factor is by how much the limit makes a busy step slower.
@@ -226,12 +227,7 @@ func (c *Clock) next() time.Duration {
 }
 
 // hard is the wall time at which it is over in any case.
-func (c *Clock) hard() time.Duration {
-	if d := float64(c.timeout) * c.rule.stretch(); d < 1<<62 {
-		return time.Duration(d)
-	}
-	return 1 << 62
-}
+func (c *Clock) hard() time.Duration { return longer(c.timeout, c.rule.stretch()) }
 
 func (c *Clock) over() bool {
 	switch {
