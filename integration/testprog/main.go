@@ -36,6 +36,7 @@ func init() {
 		"exit":   exit,
 		"die":    die,
 		"sleep":  sleep,
+		"busy":   busy,
 		"trap":   trap,
 		"bg":     background,
 		"setsid": backgroundSession,

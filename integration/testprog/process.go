@@ -53,6 +53,18 @@ func die(args []string) error {
 	return fmt.Errorf("survived signal %d", sig)
 }
 
+// busy DURATION: work until so much CPU time was used.
+func busy(args []string) error {
+	d, err := time.ParseDuration(args[0])
+	for err == nil {
+		var used unix.Rusage
+		if err = unix.Getrusage(unix.RUSAGE_SELF, &used); time.Duration(used.Utime.Nano()+used.Stime.Nano()) >= d {
+			return err
+		}
+	}
+	return err
+}
+
 // sleep DURATION
 func sleep(args []string) error {
 	d, err := time.ParseDuration(args[0])
