@@ -70,7 +70,11 @@ func (f *Factor) Decode(value string) error {
 }
 
 func decodeFloat(to *float64, value string, least, most float64, what string) error {
-	n, err := strconv.ParseFloat(value, 64)
+	var n float64
+	whole, err := strconv.Atoi(value) // as the defaults are: the other one is more to page in
+	if n = float64(whole); err != nil {
+		n, err = strconv.ParseFloat(value, 64)
+	}
 	if err != nil || !(n >= least && n <= most) { // NaN is neither
 		return fmt.Errorf("want %s from %g to %g", what, least, most)
 	}

@@ -68,8 +68,7 @@ func (b *Box) Dir(c Controller) (dir string, v2 bool) {
 // some system calls.
 func (w Where) Find(only ...Controller) *Box {
 	w.Proc, w.PID = cmp.Or(w.Proc, "/proc"), cmp.Or(w.PID, os.Getpid())
-	buf := make([]byte, 0, 4096)
-	text, err := readFile(w.Proc+"/self/cgroup", buf)
+	text, err := readFile(w.Proc+"/self/cgroup", slices.Grow([]byte(nil), 4096)) // not on the stack, which would have to grow
 	if err != nil {
 		return nil
 	}
@@ -222,7 +221,7 @@ func (w Where) ours(dir string) bool {
 		return false
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 1024)
+	buf := make([]byte, 256)
 	for kept := 0; ; { // of a line whose end was not read yet
 		n, err := unix.Read(fd, buf[kept:])
 		if errors.Is(err, unix.EINTR) {
