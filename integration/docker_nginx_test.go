@@ -41,7 +41,7 @@ func TestDockerNginx(t *testing.T) {
 	needDocker(t, server)
 	t.Parallel()
 
-	const slowSize = 60_000 // three seconds at 20 kB/s
+	const slowSize = 200_000 // ten seconds at 20 kB/s
 	root := newAppRoot(t)
 	root.program(server)
 	root.file("/etc/nginx/nginx.conf", 0o644, nginxConf)

@@ -23,7 +23,7 @@ func TestDockerRedis(t *testing.T) {
 	root.hook("10-gate", "await /tmp/gate\n")
 	root.hook("20-port", "export REDIS_PORT=6400\n")
 	root.hook("30-config.yaml", `run: [/bin/testprog, write, /tmp/redis.conf, "save \"\"\nport ${REDIS_PORT}\nprotected-mode ${PROTECTED:-no}"]`+"\n")
-	c := startContainer(t, root.appImage(), []string{"--publish", "127.0.0.1::6400", "--env", "CLEANIMG_INIT_DRAIN_DELAY=2s"},
+	c := startContainer(t, root.appImage(), []string{"--publish", "127.0.0.1::6400", "--env", "CLEANIMG_INIT_DRAIN_DELAY=5m"},
 		server, "/tmp/redis.conf")
 	probes, redis := c.prober(), c.address(6400)
 
@@ -48,6 +48,7 @@ func TestDockerRedis(t *testing.T) {
 	assert.NoError(t, err, "the application serves while it is drained")
 	assert.Equal(t, "+PONG", answer)
 
+	c.stopping() // a second time: enough drained
 	assert.Equal(t, 0, c.wait(), "redis ends with 0 when it is told to")
 	assert.Contains(t, c.log(), "Redis is now ready to exit, bye bye...")
 }

@@ -188,7 +188,7 @@ func TestTermWhileTheRestEnds(t *testing.T) {
 
 func TestDrainDelay(t *testing.T) {
 	t.Parallel()
-	in := Run(t, Options{Args: do("trap", "-on", "TERM=0"), Env: env("CLEANIMG_INIT_DRAIN_DELAY=2s")})
+	in := Run(t, Options{Args: do("trap", "-on", "TERM=0"), Env: env("CLEANIMG_INIT_DRAIN_DELAY=5s")})
 	in.WaitStdout("ready")
 	in.WaitStatus("/health/ready", 200)
 	begin := time.Now()
