@@ -237,10 +237,16 @@ func TestReapStorm(t *testing.T) {
 			assert.Zero(t, in.WaitFor(2*time.Minute), "%s", tail(in.Stderr.String()))
 			r := report(t, in)
 			require.Len(t, r.Steps, steps+1)
+			unforked := 0
 			for i, step := range r.Steps[1:] {
 				require.NotNil(t, step.Code, step.Name)
+				if strings.Contains(step.Reason, "pids limit") {
+					unforked++ // the storm had them all; that is no status lost
+					continue
+				}
 				assert.Equal(t, i%251, *step.Code, step.Name)
 			}
+			assert.LessOrEqual(t, unforked, steps/5, "too few had a pid to be tested with")
 			assert.Greater(t, r.Reaped, 1000, "the storm was none")
 		})
 	}
