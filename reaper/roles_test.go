@@ -248,11 +248,11 @@ func chains(arg string) int {
 }
 
 // respawn leaves arg daemons behind, each in a session of its own, that fork
-// themselves again and again and live for two milliseconds each.
+// themselves again and again and live for twenty milliseconds each.
 func respawn(arg string) int {
 	signal.Ignore(unix.SIGTERM)
 	for range number(arg) {
-		forkChain(1<<40, 2e6)
+		forkChain(1<<40, 20e6)
 	}
 	return stay()
 }

@@ -179,7 +179,7 @@ func TestEndOfAGroupWhoseLeaderHasEnded(t *testing.T) {
 	})
 }
 
-// Daemons that fork themselves again every two milliseconds, in sessions of
+// Daemons that fork themselves again every twenty milliseconds, in sessions of
 // their own.
 func TestEndOfRespawning(t *testing.T) {
 	everyPlace(t, func(t *testing.T) {
