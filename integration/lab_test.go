@@ -43,7 +43,7 @@ import (
 
 // patience bounds every wait for something that should happen soon. It is
 // long, because a loaded machine is no reason to fail.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 var binFlag = flag.String("bin", "", "test the programs in `DIR` instead of building ./cmd/...; if there is a testprog, it is taken too")
 
@@ -619,7 +619,7 @@ func (in *Instance) GetFrom(address, path string) (status int, body string, err 
 		if err == nil {
 			// Again, as the kubelet does it: a client that gets no CPU for two
 			// seconds after it has connected is taken for one that says nothing.
-			for try := 0; try < 3; try++ {
+			for try := 0; try < 5; try++ {
 				if a.status, a.body, err = getHere(address, path); err == nil || errors.Is(err, unix.ECONNREFUSED) {
 					break
 				}
@@ -633,7 +633,7 @@ func (in *Instance) GetFrom(address, path string) (status int, body string, err 
 }
 
 func getHere(address, path string) (int, string, error) {
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	c, err := net.DialTimeout("tcp", address, 30*time.Second)
 	if err != nil {
 		return 0, "", err
 	}
@@ -643,7 +643,7 @@ func getHere(address, path string) (int, string, error) {
 			DialContext:       func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       5 * time.Second,
+		Timeout:       30 * time.Second,
 	}
 	response, err := client.Get("http://" + address + path)
 	if err != nil {
