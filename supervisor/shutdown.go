@@ -57,8 +57,8 @@ func (s *supervisor) startDeadline() {
 }
 
 // armExit makes sure that we are gone when the grace period of a stop signal is
-// over, even if something that we wait for hangs in the kernel: an exec, say,
-// which holds the reaper's lock. So this path takes no lock.
+// over, even if something that we wait for hangs in the kernel, such as an exec.
+// So this path waits for nothing but the log's last lines, and not long.
 func (s *supervisor) armExit() {
 	if s.cfg.GracePeriod.Duration == 0 || s.armed {
 		return
