@@ -21,13 +21,15 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // imports are the packages of ours that each package may import: the arrows of
 // the design, which point down only.
 var imports = map[string][]string{
-	"cmd/cleanimg-init": {"supervisor", "probes"},
-	"supervisor":        {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
-	"hooks":             {"reaper"},
-	"probes":            {"probes/report"},
-	"probes/report":     {},
-	"reaper":            {},
-	"reaper/cgroup":     {},
+	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes"},
+	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report"},
+	"cmd/internal/version": {},
+	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
+	"hooks":                {"reaper"},
+	"probes":               {"probes/report"},
+	"probes/report":        {},
+	"reaper":               {},
+	"reaper/cgroup":        {},
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -15,17 +15,14 @@ import (
 	"io"
 	"math"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/version"
 	"github.com/cleanstart-dev/cleanimg-init/probes"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
-
-// version is set when a release is linked.
-var version = "dev"
 
 func main() {
 	os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr))
@@ -52,7 +49,7 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 		printHelp(asked, o.help)
 		return 0
 	case verbVersion:
-		fmt.Fprintln(asked, cmp.Or(o.version, "cleanimg-init "+describeVersion()))
+		fmt.Fprintln(asked, cmp.Or(o.version, "cleanimg-init "+version.Describe()))
 		return 0
 	case verbInstall:
 		if err := install(o.rest[0], o.rest[1:], stdout); err != nil {
@@ -61,7 +58,7 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	cfg, warnings, err := supervisor.ParseConfig(environ, o.settings, o.flags, o.rest)
-	settings := supervisor.Options{Environ: environ, Version: version, Warnings: warnings, Invalid: errors.Join(wrong, err), Stderr: 2, Exit: os.Exit}
+	settings := supervisor.Options{Environ: environ, Version: version.Version, Warnings: warnings, Invalid: errors.Join(wrong, err), Stderr: 2, Exit: os.Exit}
 	switch {
 	case o.verb == verbCheck:
 		return supervisor.Check(cfg, settings, stdout, stderr)
@@ -133,23 +130,4 @@ func lookup(environ []string, name string) (string, bool) {
 		}
 	}
 	return "", false
-}
-
-// describeVersion is the version with the commit that it was built from.
-func describeVersion() string {
-	text := version
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return text
-	}
-	revision, dirty := "", ""
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))] + ", "
-		case s.Key == "vcs.modified" && s.Value == "true":
-			dirty = "modified, "
-		}
-	}
-	return fmt.Sprintf("%s (%s%s%s, %s/%s)", text, revision, dirty, info.GoVersion, runtime.GOOS, runtime.GOARCH)
 }

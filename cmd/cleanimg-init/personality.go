@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/version"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
 
@@ -94,7 +95,7 @@ func parseTini(args, environ []string) (o options, err error) {
 			break
 		}
 		if word == "--version" {
-			o.verb, o.version = verbVersion, "tini version 0.19.0 - cleanimg-init "+version
+			o.verb, o.version = verbVersion, "tini version 0.19.0 - cleanimg-init "+version.Version
 			return o, nil
 		}
 		if i := strings.IndexFunc(word[1:], func(r rune) bool { return !strings.ContainsRune("sgvwhpel", r) }); i >= 0 && !strings.ContainsAny(word[1:1+i], "pe") {
@@ -179,7 +180,7 @@ func parseDumbInit(args, environ []string) (o options, err error) {
 				o.verb, o.help = verbHelp, dumbInitVersion+"\n"+dumbInitUsage
 				return o, nil
 			case "-V", "--version":
-				o.verb, o.version = verbVersion, dumbInitVersion+" - cleanimg-init "+version
+				o.verb, o.version = verbVersion, dumbInitVersion+" - cleanimg-init "+version.Version
 				return o, nil
 			case "-r", "--rewrite":
 				if !hasValue {

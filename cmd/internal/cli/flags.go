@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+)
+
+// Flags are the options of a tool. Every option has a variable too. Options may
+// stand before, between and after the other words, until a "--".
+type Flags struct {
+	*pflag.FlagSet
+	help, version bool
+	format        logFormat
+	level         logLevel
+}
+
+// Duration registers an option that is a duration as Go writes it, or a bare
+// number of seconds.
+func (f *Flags) Duration(d *time.Duration, name string, value time.Duration, usage string) {
+	*d = value
+	f.Var((*duration)(d), name, usage)
+}
+
+func newFlags(t Tool) *Flags {
+	f := &Flags{FlagSet: pflag.NewFlagSet(t.Name, pflag.ContinueOnError), format: "text"}
+	f.SortFlags = false
+	f.Usage = func() {}
+	if t.Flags != nil {
+		t.Flags(f)
+	}
+	f.Var(&f.format, "log-format", "how log lines look: text or json")
+	f.Var(&f.level, "log-level", "what is logged: debug, info, warn or error")
+	f.BoolVarP(&f.help, "help", "h", false, "print this help")
+	f.BoolVar(&f.version, "version", false, "print the version")
+	return f
+}
+
+// parse reads the command line and the variables into the flags, and the other
+// words into p. It returns warnings, and all problems at once.
+func (f *Flags) parse(t Tool, args, environ []string, p *Process) (warnings []string, err error) {
+	if t.SingleDash {
+		args = f.doubleDashes(args)
+	}
+	var problems []error
+	given := map[string]bool{}
+	err = f.ParseAll(args, func(flag *pflag.Flag, value string) error {
+		given[flag.Name] = true
+		if err := f.Set(flag.Name, value); err != nil {
+			problems = append(problems, fmt.Errorf("option --%s %q: %w", flag.Name, value, accepted(flag, err)))
+		}
+		return nil
+	})
+	if err != nil {
+		problems = append(problems, fmt.Errorf("%w: see --help", err))
+	}
+	if f.help || f.version {
+		return nil, nil
+	}
+	p.Args, p.Dash = f.Args(), f.ArgsLenAtDash()
+	environ, err = hooks.EnvFiles(environ, f.withFiles(t))
+	if err != nil {
+		problems = append(problems, err)
+	}
+	p.Redact.Add(environ)
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !given[flag.Name] {
+			problems = append(problems, f.fromVariable(flag, t.variable(flag.Name), environ)...)
+		}
+	})
+	return f.unknown(t, environ), errors.Join(problems...)
+}
+
+// variable is the name of an option's variable.
+func (t Tool) variable(option string) string {
+	return t.Prefix + "_" + strings.ToUpper(strings.ReplaceAll(option, "-", "_"))
+}
+
+// withFiles returns the variables that may be given by a file: those whose twin
+// with _FILE is not an option itself.
+func (f *Flags) withFiles(t Tool) (names []string) {
+	f.VisitAll(func(flag *pflag.Flag) {
+		if f.Lookup(flag.Name+"-file") == nil {
+			names = append(names, t.variable(flag.Name))
+		}
+	})
+	return names
+}
+
+// fromVariable sets an option from its variable. Several values are separated
+// by white space.
+func (f *Flags) fromVariable(flag *pflag.Flag, variable string, environ []string) (problems []error) {
+	value := lookup(environ, variable)
+	if value == "" || flag.Name == "help" || flag.Name == "version" {
+		return nil
+	}
+	values := []string{value}
+	if _, ok := flag.Value.(pflag.SliceValue); ok {
+		values = strings.Fields(value)
+	}
+	for _, value := range values {
+		if err := f.Set(flag.Name, value); err != nil {
+			problems = append(problems, fmt.Errorf("%s=%q: %w", variable, value, accepted(flag, err)))
+		}
+	}
+	return problems
+}
+
+// unknown warns of variables with the tool's prefix that mean nothing, which
+// are most often spelled wrongly. Kubernetes sets some itself for a Service
+// that is called like the tool.
+func (f *Flags) unknown(t Tool, environ []string) (warnings []string) {
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		rest, ok := strings.CutPrefix(name, t.Prefix+"_")
+		if !ok || strings.HasPrefix(rest, "PORT") || strings.HasPrefix(rest, "SERVICE_") || t.Known != nil && t.Known(name) {
+			continue
+		}
+		option := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
+		if f.Lookup(option) == nil {
+			warnings = append(warnings, "unknown variable "+name+": see --help for those that there are")
+		}
+	}
+	return warnings
+}
+
+// doubleDashes spells -word as --word, where there is such an option.
+func (f *Flags) doubleDashes(args []string) []string {
+	out := make([]string, len(args))
+	for i, word := range args {
+		if word == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(word, "-"), "=")
+		if strings.HasPrefix(word, "-") && !strings.HasPrefix(word, "--") && len(name) > 1 && f.Lookup(name) != nil {
+			word = "-" + word
+		}
+		out[i] = word
+	}
+	return out
+}
+
+// accepted says what an option takes, in the place of what the parser of the
+// value says to programmers.
+func accepted(flag *pflag.Flag, err error) error {
+	switch flag.Value.Type() {
+	case "bool":
+		return errors.New("accepted are true and false")
+	case "int", "int64", "uint", "uint64":
+		var number *strconv.NumError
+		if errors.As(err, &number) && errors.Is(number.Err, strconv.ErrRange) {
+			return errors.New("the number is out of range")
+		}
+		return errors.New("accepted is a whole number")
+	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return invalid.Unwrap()
+	}
+	return err
+}
+
+type duration time.Duration
+
+func (d *duration) String() string {
+	if *d == 0 {
+		return "0"
+	}
+	return time.Duration(*d).String()
+}
+
+func (d *duration) Type() string { return "duration" }
+
+func (d *duration) Set(s string) error {
+	value, err := hooks.ParseDuration(s)
+	if err == nil {
+		*d = duration(value)
+	}
+	return err
+}
+
+type logFormat string
+
+func (l *logFormat) String() string { return string(*l) }
+func (l *logFormat) Type() string   { return "format" }
+
+func (l *logFormat) Set(s string) error {
+	if s != "text" && s != "json" {
+		return errors.New("accepted are text and json")
+	}
+	*l = logFormat(s)
+	return nil
+}
+
+type logLevel slog.Level
+
+func (l *logLevel) String() string { return strings.ToLower(slog.Level(*l).String()) }
+func (l *logLevel) Type() string   { return "level" }
+
+func (l *logLevel) Set(s string) error {
+	var level slog.Level
+	if level.UnmarshalText([]byte(s)) != nil {
+		return errors.New("accepted are debug, info, warn and error")
+	}
+	*l = logLevel(level)
+	return nil
+}
