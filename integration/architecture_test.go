@@ -22,10 +22,12 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // the design, which point down only.
 var imports = map[string][]string{
 	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes"},
+	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report"},
 	"cmd/internal/version": {},
 	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":                {"reaper"},
+	"hooks/storage":        {},
 	"probes":               {"probes/report"},
 	"probes/report":        {},
 	"reaper":               {},
