@@ -88,9 +88,8 @@ func ask(ctx context.Context, to, path, instance string) (status int, body strin
 	buf := make([]byte, 0, maxAnswer)
 	for {
 		n, err := c.Read(buf[len(buf):cap(buf)])
-		from := len(buf)
-		buf = buf[:from+n]
-		if end := headEnd(buf, from); end > 0 {
+		buf = buf[:len(buf)+n]
+		if end := headEnd(buf, 0); end > 0 {
 			a, ok := parseAnswer(buf[:end])
 			if e := a.check(ok, instance); e != nil {
 				return 0, "", e

@@ -83,7 +83,7 @@ func (s *Server) serve(c *conn) {
 		resp = errorResponse(status)
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if _, err := c.Write(appendResponse(buf[:0], &resp, s.Instance, req.head)); err != nil {
+	if err := writeResponse(c.Conn, buf[:0], &resp, s.Instance, req.head); err != nil {
 		return
 	}
 	if status != 0 || req.more {
@@ -189,8 +189,23 @@ func errorResponse(status int) Response {
 	return r
 }
 
-// appendResponse adds the answer as it goes over the wire.
-func appendResponse(b []byte, r *Response, instance string, head bool) []byte {
+// writeResponse sends the answer. A body that does not fit into the room of buf
+// is not copied: there may be as many answers as connections.
+func writeResponse(w io.Writer, buf []byte, r *Response, instance string, head bool) error {
+	b, body := appendHead(buf, r, instance), r.Body
+	if head {
+		body = nil
+	}
+	if len(body) <= cap(b)-len(b) {
+		_, err := w.Write(append(b, body...))
+		return err
+	}
+	_, err := (&net.Buffers{b, body}).WriteTo(w)
+	return err
+}
+
+// appendHead adds status and headers as they go over the wire.
+func appendHead(b []byte, r *Response, instance string) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(r.Status), 10)
 	b = append(b, ' ')
@@ -209,16 +224,17 @@ func appendResponse(b []byte, r *Response, instance string, head bool) []byte {
 		b = append(b, r.allow...)
 		b = append(b, "\r\n"...)
 	}
+	if r.policy != "" {
+		b = append(b, "Content-Security-Policy: "...)
+		b = append(b, r.policy...)
+		b = append(b, "\r\n"...)
+	}
 	if instance == "" {
 		instance = unknownInstance
 	}
 	b = append(b, instanceHeader+": "...)
 	b = append(b, instance...)
-	b = append(b, "\r\n\r\n"...)
-	if !head {
-		b = append(b, r.Body...)
-	}
-	return b
+	return append(b, "\r\n\r\n"...)
 }
 
 func statusText(status int) string {

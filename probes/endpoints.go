@@ -17,6 +17,7 @@ import (
 //	/health/live    /livez    /healthz  200
 //	/health/ready   /readyz             200 while the command runs and is not asked to stop
 //	/status                             the report
+//	/                                   a page that shows it to people
 //
 // What is not 200 is 503, or after a failure the status of its cause. The
 // bodies are small JSON without output, arguments or environment: the port is
@@ -33,8 +34,10 @@ func Endpoints(snapshot func() *report.Report) Handler {
 			answer = ready
 		case "/status":
 			answer = status
+		case "/":
+			return pageResponse()
 		default:
-			return Response{Status: 404, Body: appendError(nil, "no such path; there are /health/startup, /health/live, /health/ready and /status")}
+			return Response{Status: 404, Body: appendError(nil, "no such path; there are /health/startup, /health/live, /health/ready, /status and /")}
 		}
 		r := snapshot()
 		if r == nil {

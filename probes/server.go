@@ -51,7 +51,8 @@ type Response struct {
 	ContentType string // application/json when empty
 	Body        []byte
 
-	allow string // the header, for 405
+	allow  string // the header, for 405
+	policy string // Content-Security-Policy, for the page
 }
 
 // Handler answers a GET of path, which comes as the client wrote it, without

@@ -15,6 +15,8 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	r       report.Report
+	passed  [6]report.Passed // the phases so far: each comes once
+	phases  int
 	orphans func() int // reaped so far
 	redact  *report.Redactor
 }
@@ -22,7 +24,19 @@ type ledger struct {
 func (l *ledger) update(f func(*report.Report)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before := l.r.Phase
 	f(&l.r)
+	if l.r.Phase != before && l.phases < len(l.passed) {
+		l.passed[l.phases] = report.Passed{Phase: l.r.Phase, At: time.Now()}
+		l.phases++
+	}
+}
+
+// begin makes the report of a run that begins.
+func (l *ledger) begin(version string) {
+	l.update(func(r *report.Report) {
+		*r = report.Report{Version: report.Version, Phase: report.Starting, Init: version, StartedAt: time.Now()}
+	})
 }
 
 // snapshot returns a copy that nobody changes any more.
@@ -30,7 +44,7 @@ func (l *ledger) snapshot() *report.Report {
 	reaped := l.orphans()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.r.Reaped = reaped
+	l.r.Reaped, l.r.At, l.r.Phases = reaped, time.Now(), l.passed[:l.phases]
 	return l.r.Clone()
 }
 

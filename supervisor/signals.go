@@ -115,13 +115,15 @@ func (s *supervisor) listen(sigs ...syscall.Signal) {
 // received counts a signal and tells which it is.
 func (s *supervisor) received(got os.Signal) syscall.Signal {
 	sig := got.(syscall.Signal)
-	s.ledger.update(func(r *report.Report) {
-		if r.Signals == nil {
-			r.Signals = map[string]int{}
-		}
-		r.Signals[SignalName(sig)]++
-	})
+	s.ledger.update(func(r *report.Report) { count(&r.Signals, sig) })
 	return sig
+}
+
+func count(counts *map[string]int, sig syscall.Signal) {
+	if *counts == nil {
+		*counts = map[string]int{}
+	}
+	(*counts)[SignalName(sig)]++
 }
 
 // isStop tells whether a signal begins the shutdown. One that is dropped on its
@@ -146,7 +148,9 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		return
 	}
 	s.log.Debug("signal forwarded", "signal", SignalName(sig), "as", SignalName(to), "target", string(s.cfg.SignalTarget))
-	s.send(to)
+	if s.send(to) {
+		s.ledger.update(func(r *report.Report) { count(&r.Forwarded, to) })
+	}
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
 		if s.cfg.SuspendSelf && os.Getpid() != 1 {
@@ -155,8 +159,8 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	}
 }
 
-// send sends sig to SIGNAL_TARGET.
-func (s *supervisor) send(sig syscall.Signal) {
+// send sends sig to SIGNAL_TARGET, and tells whether somebody was there.
+func (s *supervisor) send(sig syscall.Signal) bool {
 	var err error
 	switch s.cfg.SignalTarget {
 	case TargetGroup:
@@ -169,4 +173,5 @@ func (s *supervisor) send(sig syscall.Signal) {
 	if err != nil && err != syscall.ESRCH {
 		s.log.Warn("signal not forwarded", "signal", SignalName(sig), "err", err)
 	}
+	return err == nil
 }

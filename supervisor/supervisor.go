@@ -145,7 +145,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
 	s.ledger.orphans, s.ledger.redact = s.reaper.Orphans, s.redact
-	s.ledger.r = report.Report{Version: report.Version, Phase: report.Starting, StartedAt: time.Now()}
+	s.ledger.begin(o.Version)
 	return s
 }
 

@@ -68,17 +68,27 @@ const (
 type Report struct {
 	Version   int            `json:"version"`
 	Phase     Phase          `json:"phase"`
-	Instance  string         `json:"instance,omitempty"` // opaque id of the container
+	Init      string         `json:"init_version,omitempty"` // of the program, as --version says it
+	Instance  string         `json:"instance,omitempty"`     // opaque id of the container
+	At        time.Time      `json:"at,omitzero"`            // when all this was so
 	StartedAt time.Time      `json:"started_at,omitzero"`
 	EndedAt   time.Time      `json:"ended_at,omitzero"`
-	Started   bool           `json:"started"` // the command was started; stays true
-	Steps     []Step         `json:"steps"`   // in the order in which they run
+	Phases    []Passed       `json:"phases,omitempty"` // so far, in their order
+	Started   bool           `json:"started"`          // the command was started; stays true
+	Steps     []Step         `json:"steps"`            // in the order in which they run
 	Skipped   []string       `json:"skipped,omitempty"`
 	Command   *Command       `json:"command,omitempty"`
-	Failure   *Failure       `json:"failure,omitempty"` // the first one, the reason for the exit code
-	Signals   map[string]int `json:"signals,omitempty"` // received, by name without SIG
-	Reaped    int            `json:"reaped"`            // orphans collected
+	Failure   *Failure       `json:"failure,omitempty"`   // the first one, the reason for the exit code
+	Signals   map[string]int `json:"signals,omitempty"`   // received, by name without SIG
+	Forwarded map[string]int `json:"forwarded,omitempty"` // sent on, by the name under which that was
+	Reaped    int            `json:"reaped"`              // orphans collected
 	ExitCode  *int           `json:"exit_code,omitempty"`
+}
+
+// Passed is a phase that has begun.
+type Passed struct {
+	Phase Phase     `json:"phase"`
+	At    time.Time `json:"at"`
 }
 
 // Step is one hook or stop hook.
@@ -119,8 +129,10 @@ func (r *Report) Clone() *Report {
 	for i := range c.Steps {
 		c.Steps[i].Code = clone(c.Steps[i].Code)
 	}
+	c.Phases = slices.Clone(r.Phases)
 	c.Skipped = slices.Clone(r.Skipped)
 	c.Signals = maps.Clone(r.Signals)
+	c.Forwarded = maps.Clone(r.Forwarded)
 	c.ExitCode = clone(r.ExitCode)
 	c.Command = clone(r.Command)
 	if c.Command != nil {
