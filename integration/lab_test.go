@@ -163,6 +163,7 @@ type Options struct {
 	NoDev        bool
 	PIDMax       int
 	Dir          string
+	Cgroup       *Cgroup // that it is in; nil: that of the test
 
 	// Nil: stdin is empty, stdout and stderr are collected.
 	Stdin, Stdout, Stderr *os.File
@@ -221,6 +222,15 @@ func Run(t *testing.T, o Options) *Instance {
 	cmd := exec.Command(testprogPath, "stage0", string(config))
 	cmd.Env = []string{} // the runtime of stage0 shall not be tuned by ours
 	cmd.SysProcAttr = namespaces(&o)
+	if o.Cgroup != nil {
+		// Not moved there afterwards: kernels with a coarse clock, such as the
+		// guest's, let threads that are moved before they have run wait for as
+		// long as all others have.
+		group, err := os.Open(o.Cgroup.Dir)
+		require.NoError(t, err)
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	var reading sync.WaitGroup
 	if o.TTY {
 		in.Terminal, o.Stdin = openTerminal(t)
@@ -378,11 +388,15 @@ func buildRoot(t *testing.T, root string, o *Options) map[string]any {
 	if unprivileged {
 		uid = -1 // the mapping has made us that user
 	}
-	return map[string]any{
+	box := map[string]any{
 		"Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": pidMax, "Loopback": true,
 		"UID": uid, "GID": uid, "KeepCaps": o.KeepCaps, "AllCaps": o.Root && o.KeepCaps == nil,
 		"Dir": o.Dir, "Path": o.Program, "Args": append([]string{o.Program}, o.Args...), "Env": o.Env,
 	}
+	if o.Cgroup != nil {
+		o.Cgroup.show(t, root, o.UID, box)
+	}
+	return box
 }
 
 func makeMountPoint(t *testing.T, host, path string) {

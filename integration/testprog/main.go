@@ -83,6 +83,7 @@ func init() {
 		"get":     get,
 
 		"stage0": stage0,
+		"guest":  guest,
 	}
 }
 

@@ -31,6 +31,9 @@ type Box struct {
 	Args     []string // its argv
 	Env      []string
 	Clock    bool // print the monotonic clock and our page faults just before the exec
+
+	Cgroup   string // mount cgroup v2: "ro" or "rw"; empty: don't
+	CgroupNS bool   // a cgroup namespace of its own: the group that we are in is the root
 }
 
 // Bind is a bind mount from a path of the host to one below the root.
@@ -50,7 +53,7 @@ func stage0(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &box); err != nil {
 		return err
 	}
-	for _, step := range []func(*Box) error{mounts, loopback, pidMax, dropPrivileges} {
+	for _, step := range []func(*Box) error{cgroupNS, mounts, loopback, pidMax, dropPrivileges} {
 		if err := step(&box); err != nil {
 			return fmt.Errorf("stage0: %w", err)
 		}
@@ -81,6 +84,19 @@ func stage0(args []string) error {
 	return fmt.Errorf("exec %s: %w", box.Path, syscall.Exec(box.Path, box.Args, box.Env))
 }
 
+// cgroupNS is not made with the other namespaces: it would have the group of
+// stage0's parent as its root.
+func cgroupNS(b *Box) error {
+	if !b.CgroupNS {
+		return nil
+	}
+	// That of this thread, which is the one that becomes the program.
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("make a cgroup namespace: %w", err)
+	}
+	return nil
+}
+
 func mounts(b *Box) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -103,6 +119,20 @@ func mounts(b *Box) error {
 		}
 	} else if err := unix.Mount("tmpfs", proc, "tmpfs", unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("hide /proc: %w", err)
+	}
+	if b.Cgroup != "" {
+		flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RELATIME)
+		if b.Cgroup == "ro" {
+			flags |= unix.MS_RDONLY
+		}
+		// Of the mount only: the file system is one with the others' of it.
+		point := filepath.Join("/", b.Root, "sys/fs/cgroup")
+		if err := unix.Mount("cgroup2", point, "cgroup2", flags&^unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("mount cgroup v2: %w", err)
+		}
+		if err := unix.Mount("", point, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+			return fmt.Errorf("remount cgroup v2: %w", err)
+		}
 	}
 	if b.Root == "" {
 		return nil
