@@ -27,6 +27,7 @@ var imports = map[string][]string{
 	"cmd/internal/version": {},
 	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":                {"reaper"},
+	"hooks/await":          {"hooks", "probes/report", "reaper"},
 	"hooks/storage":        {},
 	"probes":               {"probes/report"},
 	"probes/report":        {},

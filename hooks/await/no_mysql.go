@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build no_mysql
+
+package await
+
+func mysqlSchemes() []Scheme { return nil }
