@@ -29,7 +29,7 @@ var imports = map[string][]string{
 	"hooks":                {"reaper"},
 	"hooks/await":          {"hooks", "probes/report", "reaper"},
 	"hooks/storage":        {},
-	"probes":               {"probes/report"},
+	"probes":               {"probes/report", "reaper"},
 	"probes/report":        {},
 	"reaper":               {},
 	"reaper/cgroup":        {},

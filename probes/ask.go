@@ -3,7 +3,6 @@
 package probes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +20,6 @@ const (
 	instanceHeader  = "Cleanimg-Init-Instance"
 	unknownInstance = "unknown"
 )
-
-// maxAnswer is how much of an answer is read, as the kubelet does it.
-const maxAnswer = 10 << 10
 
 // Ask requests path from the instance that listens on addr, in the form that
 // [Listen] takes. A wildcard means this machine: 127.0.0.1, and where nothing
@@ -81,35 +77,28 @@ func ask(ctx context.Context, to, path, instance string) (status int, body strin
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	request := "GET " + path + " HTTP/1.1\r\nHost: " + to + "\r\nUser-Agent: cleanimg-init\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-	if _, err := c.Write([]byte(request)); err != nil {
+	x := exchange{c: c}
+	a, err := x.get(to, path, "")
+	if err != nil {
 		return 0, "", answerError(ctx, err)
 	}
-	buf := make([]byte, 0, maxAnswer)
-	for {
-		n, err := c.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if end := headEnd(buf, 0); end > 0 {
-			a, ok := parseAnswer(buf[:end])
-			if e := a.check(ok, instance); e != nil {
-				return 0, "", e
-			}
-			if rest := buf[end:]; len(rest) >= a.length || len(buf) == cap(buf) {
-				return a.status, string(rest[:min(len(rest), a.length)]), nil
-			}
-		} else if len(buf) == cap(buf) {
-			return 0, "", errStranger
-		}
-		if err != nil {
-			return 0, "", answerError(ctx, err)
-		}
+	if err := a.check(instance); err != nil {
+		return 0, "", err
 	}
+	rest, err := x.body(a)
+	if err != nil {
+		return 0, "", answerError(ctx, err)
+	}
+	return a.status, string(rest), nil
 }
 
 // answerError explains the end of a connection before there was an answer.
 func answerError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer in time: %w", context.Cause(ctx))
+	}
+	if errors.Is(err, errNotHTTP) {
+		return errStranger
 	}
 	return fmt.Errorf("no complete answer: %w", err)
 }
@@ -119,50 +108,16 @@ var (
 	errNeighbour = errors.New("the answer comes from another container of this pod: give each container a port of its own in " + Variable)
 )
 
-// answer is what we need of the head of an answer.
-type answer struct {
-	status   int
-	length   int
-	instance string
-}
-
-// check returns an error when the answer is not from the right instance.
-func (a answer) check(ok bool, instance string) error {
+// check returns an error when the answer is not from the right instance. Ours
+// always has a length.
+func (a answer) check(instance string) error {
 	switch {
-	case !ok || a.instance == "":
+	case a.instance == "" || a.length < 0:
 		return errStranger
 	case instance != "" && a.instance != instance:
 		return errNeighbour
 	default:
 		return nil
-	}
-}
-
-// parseAnswer reads the head of an answer. Ours always has a length.
-func parseAnswer(head []byte) (a answer, ok bool) {
-	line, head := cutLine(head)
-	version, rest, _ := strings.Cut(string(line), " ")
-	code, _, _ := strings.Cut(rest, " ")
-	status, err := strconv.Atoi(code)
-	if err != nil || len(code) != 3 || status < 100 || !strings.HasPrefix(version, "HTTP/1.") {
-		return answer{}, false
-	}
-	a = answer{status: status, length: -1}
-	for {
-		line, head = cutLine(head)
-		if len(line) == 0 {
-			return a, a.length >= 0
-		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		value = bytes.TrimSpace(value)
-		switch {
-		case bytes.EqualFold(name, []byte(instanceHeader)):
-			a.instance = string(value)
-		case bytes.EqualFold(name, []byte("Content-Length")):
-			if a.length, err = strconv.Atoi(string(value)); err != nil {
-				return answer{}, false
-			}
-		}
 	}
 }
 

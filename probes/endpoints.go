@@ -13,13 +13,14 @@ import (
 // report that it returns is only read. Nil means that nothing has happened
 // yet.
 //
-//	/health/startup /startupz           200 once the command was started, for ever after
-//	/health/live    /livez    /healthz  200
-//	/health/ready   /readyz             200 while the command runs and is not asked to stop
+//	/health/startup /startupz           200 once [report.Report.Up], for ever after
+//	/health/live    /livez    /healthz  200 unless the liveness check fails while the command runs
+//	/health/ready   /readyz             200 while the command runs, is up, is not asked to stop and its check passes
 //	/status                             the report
 //	/                                   a page that shows it to people
 //
-// What is not 200 is 503, or after a failure the status of its cause. The
+// What is not 200 is 503, 410 for a watchdog that was missed, or after a
+// failure the status of its cause. The
 // bodies are small JSON without output, arguments or environment: the port is
 // open to the whole cluster.
 func Endpoints(snapshot func() *report.Report) Handler {
@@ -49,43 +50,81 @@ func Endpoints(snapshot func() *report.Report) Handler {
 
 func startup(r *report.Report) Response {
 	switch {
-	case r.Started:
-		return passed(r)
+	case r.Up():
+		return passed(r, report.StartupCheck)
 	case r.Failure != nil:
 		return failed(r)
+	case r.WatchdogMissed():
+		return gone(r)
 	default:
-		return unavailable(r)
+		return unavailable(r, why(r))
 	}
 }
 
 // live is 200 whatever the hooks do: to kill the container because one of them
-// takes long is not what a liveness probe is for. They have their timeouts.
-func live(r *report.Report) Response { return passed(r) }
+// takes long is not what a liveness probe is for. They have their timeouts. The
+// same holds at the end.
+func live(r *report.Report) Response {
+	check := r.Check(report.LivenessCheck)
+	switch {
+	case r.Phase != report.Running || !r.Started || r.Notify != nil && r.Notify.Stopping:
+		return passed(r, "")
+	case r.WatchdogMissed():
+		return gone(r)
+	case check != nil && check.State == report.CheckFailing:
+		return unavailable(r, whyNot(check))
+	default:
+		return passed(r, report.LivenessCheck)
+	}
+}
 
 func ready(r *report.Report) Response {
+	check := r.Check(report.ReadinessCheck)
 	switch {
 	case r.Failure != nil:
 		return failed(r)
-	case r.Started && r.Phase == report.Running:
-		return passed(r)
+	case !r.Started || r.Phase != report.Running:
+		return unavailable(r, why(r))
+	case r.WatchdogMissed():
+		return gone(r)
+	case !r.Up():
+		return unavailable(r, why(r))
+	case r.Notify != nil && r.Notify.Stopping:
+		return unavailable(r, "the command says that it is stopping")
+	case check != nil && check.State != report.CheckPassing:
+		return unavailable(r, whyNot(check))
 	default:
-		return unavailable(r)
+		return passed(r, report.ReadinessCheck)
 	}
 }
 
 func status(r *report.Report) Response { return Response{Status: 200, Body: r.JSON()} }
 
-// passed says that there is no check, so that nobody takes a 200 for the word
-// of the application.
-func passed(r *report.Report) Response {
-	b := beginBody("ok", r)
-	return Response{Status: 200, Body: append(b, `,"check":"none"}`+"\n"...)}
+// passed says whose word it is: that of a check, the command's own, or, so that
+// nobody takes it for that, none.
+func passed(r *report.Report, name string) Response {
+	word := "none"
+	switch {
+	case r.Check(name) != nil:
+		word = "ok"
+	case r.Notify != nil && (name != report.LivenessCheck && name != "" || r.Notify.Watchdog == report.WatchdogFed):
+		word = "notify"
+	}
+	b := append(beginBody("ok", r), `,"check":"`...)
+	return Response{Status: 200, Body: append(append(b, word...), "\"}\n"...)}
 }
 
-func unavailable(r *report.Report) Response {
+func unavailable(r *report.Report, reason string) Response {
 	b := beginBody("unavailable", r)
-	b = appendString(append(b, `,"reason":`...), why(r))
+	b = appendString(append(b, `,"reason":`...), reason)
 	return Response{Status: 503, Body: append(b, "}\n"...)}
+}
+
+// gone is for a watchdog that was not fed.
+func gone(r *report.Report) Response {
+	resp := unavailable(r, "the command did not feed its watchdog")
+	resp.Status = 410
+	return resp
 }
 
 func failed(r *report.Report) Response {
@@ -107,7 +146,7 @@ func why(r *report.Report) string {
 	case report.Hooks:
 		return whichStep(r)
 	case report.Running:
-		return "the command has not been started yet"
+		return whyNotUp(r)
 	case report.Draining:
 		return "a stop signal was received"
 	case report.Ended:
@@ -115,6 +154,30 @@ func why(r *report.Report) string {
 	default:
 		return "stopping"
 	}
+}
+
+func whyNotUp(r *report.Report) string {
+	check := r.Check(report.StartupCheck)
+	switch {
+	case !r.Started:
+		return "the command has not been started yet"
+	case check != nil && !check.Passed:
+		return whyNot(check)
+	default:
+		return "the command has not said READY=1 yet"
+	}
+}
+
+// whyNot returns why a check does not pass.
+func whyNot(c *report.Check) string {
+	reason := c.Reason
+	switch {
+	case c.Runs == 0:
+		reason = "has not run yet"
+	case reason == "": // it fails until it has passed a few times
+		reason = "has not passed often enough yet"
+	}
+	return c.Name + " check: " + reason
 }
 
 func whichStep(r *report.Report) string {

@@ -36,6 +36,7 @@ func (s *supervisor) commandToStart() reaper.Command {
 			c.Env = hooks.WithEnv(c.Env, "HOME="+s.identity.Home)
 		}
 	}
+	c.Env = s.watch.commandEnv(c.Env, s.cfg.Watchdog.Duration)
 	return c
 }
 
@@ -54,6 +55,7 @@ func (s *supervisor) startCommand() {
 		}
 	}
 	command := s.commandToStart()
+	s.watch.like(command)
 	start := func() {
 		child, err := s.reaper.Start(command)
 		s.main = child
@@ -144,6 +146,7 @@ func (c *tended) begun() {
 		}
 		r.Command = &report.Command{Name: commandName(c.cfg), PID: c.main.PID(), StartedAt: now}
 	})
+	c.beginWatch()
 	c.begin()
 	if c.plan.Len() > 0 {
 		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
@@ -220,6 +223,7 @@ func (c *tended) timedOut() {
 	}
 	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration, "after", spent)
 	c.ledger.phase(report.Stopping)
+	c.endWatch()
 	_ = c.main.SignalGroup(unix.SIGTERM)
 	_ = c.main.SignalGroup(unix.SIGCONT)
 	c.kill = time.After(c.clamp(c.cfg.KillGrace.Duration))
@@ -243,6 +247,7 @@ func (c *tended) over() int {
 	if c.clock != nil {
 		c.clock.Stop()
 	}
+	c.endWatch()
 	exit := c.main.Exit()
 	code := exit.Code()
 	switch {
@@ -266,6 +271,7 @@ func (c *tended) over() int {
 	if c.ended != nil { // nobody else can know this
 		c.term.add(c.ended.Message(messageMax))
 	}
+	c.watch.awaitChecks()
 	if c.stopping == 0 && code == 0 && lived < atOnce && c.alone && !c.nothingLeft() {
 		c.log.Warn("command ended at once and left processes running, which end with it: run it in the foreground", "command", commandName(c.cfg))
 	}

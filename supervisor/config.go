@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/cleanstart-dev/cleanimg-init/probes"
 )
 
 // Prefix is what the names of all settings begin with, without the underscore.
@@ -45,6 +47,11 @@ type Config struct {
 	SignalRewrite Rewrite `split_words:"true" desc:"signals to change on the way: TERM:QUIT, or USR1: to drop one"`
 
 	HTTPListen     Address      `split_words:"true" default:":10101" desc:"address of the probes, or off"`
+	StartupCheck   CheckURL     `split_words:"true" desc:"when the command is up: tcp://HOST:PORT, http://HOST:PORT/PATH, unix:///PATH, file:///PATH or exec:/PATH?arg=A&arg=B, with #period=3s&timeout=1s&success=1&failure=3"`
+	LivenessCheck  CheckURL     `split_words:"true" desc:"the same for whether it still works"`
+	ReadinessCheck CheckURL     `split_words:"true" desc:"the same for whether it can serve"`
+	Notify         Notify       `split_words:"true" default:"off" desc:"who may say READY=1 and the like by sd_notify: main, all (its descendants too), or off"`
+	Watchdog       Duration     `split_words:"true" default:"0" desc:"how often the command is to say WATCHDOG=1, with NOTIFY; 0: not at all"`
 	Mode           Mode         `split_words:"true" default:"supervise" desc:"supervise, or exec: run the hooks, then be replaced by the command"`
 	User           User         `split_words:"true" desc:"who runs the command: uid:gid or names"`
 	EnvFiles       Globs        `split_words:"true" desc:"names or globs: for X, X_FILE=/path becomes X with the content of the file"`
@@ -219,14 +226,18 @@ func given(environ []string, options map[string]string) (values map[string]strin
 // inherits, and what Kubernetes injects for a Service that is named like us.
 func passedOn(name string) bool {
 	switch name {
-	case "PID", "ENV", "STEP", "STEP_ID", "ATTEMPT", "EXIT_CODE", "CPU_LIMIT", "MEMORY_LIMIT", "PORT":
+	case "PID", "ENV", "STEP", "STEP_ID", "ATTEMPT", "EXIT_CODE", "CHECK_ID", "CPU_LIMIT", "MEMORY_LIMIT", "PORT":
 		return true
 	}
 	return strings.HasPrefix(name, "SERVICE_") || strings.HasPrefix(name, "PORT_")
 }
 
-// settingError names the setting the way it was given.
+// settingError names the setting the way it was given, without what may be
+// secret in a URL.
 func settingError(name string, options map[string]string, value string, err error) error {
+	if strings.HasSuffix(name, "_CHECK") {
+		value = probes.HideCheck(value)
+	}
 	if _, ok := options[name]; ok {
 		return fmt.Errorf("option %s %q: %w", OptionName(name), value, err)
 	}
@@ -253,6 +264,9 @@ func (c *Config) validate() error {
 			bad("%s drops %s, which is one of %s=%s: the command could never be stopped",
 				name("SIGNAL_REWRITE"), SignalName(sig), name("STOP_SIGNALS"), c.StopSignals)
 		}
+	}
+	if c.Watchdog.Duration > 0 && c.Notify == NotifyOff {
+		bad("%s=%v needs %s=main or all: nobody would hear the command", name("WATCHDOG"), c.Watchdog, name("NOTIFY"))
 	}
 	if c.Mode == ModeExec && len(c.Command) == 0 {
 		bad("%s=exec: there is no command to become", name("MODE"))

@@ -77,7 +77,7 @@ func (s *supervisor) runHooks() *report.Failure {
 		defer stop()
 	}
 	done := make(chan error, 1)
-	env := s.childEnv()
+	env := s.hookEnv()
 	go func() {
 		exported, err := s.runner.Run(ctx, s.plan.Stages, env)
 		s.env = hooks.WithEnv(s.env, exported...)

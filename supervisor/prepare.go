@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
@@ -116,8 +117,16 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", warning)
 	}
 	if err != nil {
-		PrintProblems(stderr, err)
+		PrintProblems(stderr, errors.New(report.NewRedactor(o.Environ).String(err.Error())))
 		return errorCode(err)
+	}
+	names, checks := c.namedChecks()
+	for i, check := range checks {
+		if program := check.Program(); program != "" {
+			if _, err := hooks.Lookup(program, p.env, p.identity); err != nil {
+				fmt.Fprintf(stderr, "cleanimg-init: warning: %s check: %v\n", names[i], err)
+			}
+		}
 	}
 	for _, stage := range append(p.plan.Stages, p.plan.Stop) {
 		for _, step := range stage {
@@ -157,7 +166,18 @@ func printPlan(w io.Writer, c Config, p prepared) {
 		listen = string(c.HTTPListen)
 	}
 	fmt.Fprintf(w, "probes: %s\n", listen)
+	printWatch(w, c)
 	fmt.Fprintf(w, "grace period: %s\n", orNone(c.GracePeriod.Duration))
+}
+
+func printWatch(w io.Writer, c Config) {
+	names, checks := c.namedChecks()
+	for i, check := range checks {
+		fmt.Fprintf(w, "%s check: %s, every %s, timeout %s, successes %d, failures %d\n", names[i], check, check.Period, check.Timeout, check.Success, check.Failure)
+	}
+	if c.Notify != NotifyOff {
+		fmt.Fprintf(w, "notify: %s, watchdog %s\n", c.Notify, orNone(c.Watchdog.Duration))
+	}
 }
 
 // atMost is what a startup probe has to allow for.

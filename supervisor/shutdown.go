@@ -43,6 +43,8 @@ type shutdown struct {
 func (s *supervisor) beginStop(sig syscall.Signal, p report.Phase) {
 	s.stopping = sig
 	s.ledger.phase(p)
+	s.endWatch()
+	s.watch.tell("STOPPING=1")
 	s.startDeadline()
 	s.armExit()
 	s.log.Info("stopping", "signal", SignalName(sig), "drain", s.cfg.DrainDelay.Duration, "grace", s.cfg.GracePeriod.Duration)
@@ -174,7 +176,7 @@ func (s *supervisor) runStopHooks(code int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.runner.RunStop(ctx, s.plan.Stop, s.childEnv(), code, nil)
+		s.runner.RunStop(ctx, s.plan.Stop, s.hookEnv(), code, nil)
 	}()
 	var limit <-chan time.Time
 	var grace time.Duration

@@ -78,7 +78,8 @@ type supervisor struct {
 	begun      sync.Once
 	serving    chan struct{} // closed when the probes may be served
 
-	foreground bool // we own the terminal at descriptor 0
+	watch      *watch // nil: nothing but that the command runs
+	foreground bool   // we own the terminal at descriptor 0
 	runner     *hooks.Runner
 	main       *reaper.Child
 	started    chan error // the command was started, or could not be
@@ -104,12 +105,15 @@ func Run(c Config, o Options) (code int) {
 	s.listenFirst()
 	p, err := prepare(c, o.Environ, o.Invalid)
 	listener, listenErr := s.bind()
-	if err = errors.Join(err, listenErr); err != nil {
+	watch, watchErr := s.newWatch()
+	if err = errors.Join(err, listenErr, watchErr); err != nil {
 		if listener != nil {
 			_ = listener.Close()
 		}
+		watch.close()
 		return s.refuse(err)
 	}
+	s.watch = watch
 	s.prepared = p
 	s.redact.Add(p.env) // contents of ENV_FILES
 	s.ledger.plan(p.plan)
@@ -123,6 +127,9 @@ func Run(c Config, o Options) (code int) {
 	g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
 	if listener != nil {
 		g.Add(s.server(listener))
+	}
+	if watch != nil {
+		g.Add(s.watcher(watch))
 	}
 	_ = g.Run() // no actor fails
 	if s.handover {
@@ -269,6 +276,9 @@ func (s *supervisor) notices() {
 	for _, name := range s.plan.Skipped {
 		s.log.Warn("hook skipped", "step", name, "by", Prefix+"_HOOKS_SKIP")
 	}
+	if why := s.cfg.unwatched(); why != "" {
+		s.log.Warn("checks and NOTIFY do nothing: " + why)
+	}
 	if s.cfg.Mode == ModeExec && len(s.plan.Stop) > 0 {
 		s.log.Warn("stop hooks run only if a hook fails: in exec mode nobody is there at the end", "stop_hooks", len(s.plan.Stop))
 	}
@@ -299,6 +309,9 @@ func (s *supervisor) childEnv() []string {
 	}
 	return hooks.WithEnv(env, append(limitEnv(s.box.Limits()), pidVariable+"="+pid)...)
 }
+
+// hookEnv is that of hooks alone.
+func (s *supervisor) hookEnv() []string { return withoutNotify(s.childEnv()) }
 
 // nested tells whether another instance has started us, directly or not. PID 1
 // of a new pid namespace is on its own again.

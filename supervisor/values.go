@@ -143,6 +143,31 @@ func (a *Address) Decode(value string) error {
 	return nil
 }
 
+// CheckURL is a check as [probes.ParseCheck] reads it; nil: none.
+type CheckURL struct{ *probes.Check }
+
+// Decode parses value.
+func (c *CheckURL) Decode(value string) error {
+	check, err := probes.ParseCheck(value)
+	if err == nil {
+		c.Check = &check
+	}
+	return err
+}
+
+// Notify says whose word by sd_notify(3) counts.
+type Notify string
+
+// Nobody's, that of the command's process, or also that of its descendants.
+const (
+	NotifyOff  Notify = "off"
+	NotifyMain Notify = "main"
+	NotifyAll  Notify = "all"
+)
+
+// Decode parses value.
+func (n *Notify) Decode(value string) error { return oneOf(n, value, NotifyOff, NotifyMain, NotifyAll) }
+
 // User is who runs the command, as hooks.ResolveUser understands it; empty: us.
 type User string
 

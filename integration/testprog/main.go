@@ -81,6 +81,8 @@ func init() {
 		"listen":  listen,
 		"connect": connect,
 		"get":     get,
+		"answer":  answer,
+		"notify":  notify,
 
 		"stage0": stage0,
 		"guest":  guest,

@@ -7,8 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listen ADDRESS: accept connections for ever, and print "listening".
@@ -59,4 +64,44 @@ func get(args []string) error {
 	status, _, _ = strings.Cut(status, " ")
 	fmt.Printf("%s\n%s", status, body)
 	return nil
+}
+
+// answer ADDRESS FILE: serve HTTP with the status that the file holds; without
+// the file no request is ever answered.
+func answer(args []string) error {
+	return http.ListenAndServe(args[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, err := os.ReadFile(args[1])
+		if err != nil {
+			<-r.Context().Done()
+			return
+		}
+		status, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		w.WriteHeader(status)
+	}))
+}
+
+// notify TEXT...: send the words as the lines of one notification, and wait
+// until it was read: by a second one with a descriptor, as
+// sd_notify_barrier(3) does it.
+func notify(args []string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrUnix{Name: os.Getenv("NOTIFY_SOCKET")}
+	if err := unix.Sendto(fd, []byte(strings.Join(args, "\n")), 0, to); err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	err = unix.Sendmsg(fd, []byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), to, 0)
+	w.Close()
+	if err == nil {
+		_, err = io.Copy(io.Discard, r) // to its end
+	}
+	return err
 }

@@ -78,6 +78,8 @@ type Report struct {
 	Steps     []Step         `json:"steps"`            // in the order in which they run
 	Skipped   []string       `json:"skipped,omitempty"`
 	Command   *Command       `json:"command,omitempty"`
+	Checks    []Check        `json:"checks,omitempty"`
+	Notify    *Notify        `json:"notify,omitempty"`    // nil: not asked for
 	Failure   *Failure       `json:"failure,omitempty"`   // the first one, the reason for the exit code
 	Signals   map[string]int `json:"signals,omitempty"`   // received, by name without SIG
 	Forwarded map[string]int `json:"forwarded,omitempty"` // sent on, by the name under which that was
@@ -131,6 +133,8 @@ func (r *Report) Clone() *Report {
 	}
 	c.Phases = slices.Clone(r.Phases)
 	c.Skipped = slices.Clone(r.Skipped)
+	c.Checks = slices.Clone(r.Checks)
+	c.Notify = clone(r.Notify)
 	c.Signals = maps.Clone(r.Signals)
 	c.Forwarded = maps.Clone(r.Forwarded)
 	c.ExitCode = clone(r.ExitCode)

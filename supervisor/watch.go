@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+)
+
+// A watch finds out whether the command works, not only runs: by checks, and by
+// what the command says of itself. There is none where nobody asked for it.
+type watch struct {
+	monitors []*probes.Monitor
+	exec     probes.Exec
+	socket   *probes.NotifySocket // nil: NOTIFY=off
+	service  *probes.Service
+	upstream string // the socket of a service manager above us
+
+	ctx     context.Context // of the checks
+	stop    context.CancelFunc
+	running chan struct{} // closed when the command runs
+	up      chan struct{} // closed when it is up
+	isUp    sync.Once
+	quiet   chan struct{} // closed when no check runs any more
+}
+
+// The variables of sd_notify(3) and sd_watchdog_enabled(3).
+const (
+	notifyVariable   = "NOTIFY_SOCKET"
+	intervalVariable = "WATCHDOG_USEC"
+	watchdogVariable = "WATCHDOG_PID"
+)
+
+// namedChecks are the checks that are set, by name.
+func (c *Config) namedChecks() (names []string, checks []probes.Check) {
+	for _, one := range []struct {
+		name  string
+		check CheckURL
+	}{
+		{report.StartupCheck, c.StartupCheck},
+		{report.LivenessCheck, c.LivenessCheck},
+		{report.ReadinessCheck, c.ReadinessCheck},
+	} {
+		if one.check.Check != nil {
+			names, checks = append(names, one.name), append(checks, *one.check.Check)
+		}
+	}
+	return names, checks
+}
+
+// supervises tells whether we are there while a command runs.
+func (c *Config) supervises() bool { return len(c.Command) > 0 && c.Mode != ModeExec }
+
+// unwatched says why checks or NOTIFY are set and do nothing, or is empty.
+func (c *Config) unwatched() string {
+	names, _ := c.namedChecks()
+	switch {
+	case len(names) == 0 && c.Notify == NotifyOff:
+		return ""
+	case len(c.Command) == 0:
+		return "there is no command"
+	case c.Mode == ModeExec:
+		return "in exec mode nobody is there to watch"
+	case len(names) > 0 && !c.HTTP():
+		return "nobody could ask for the result: HTTP_LISTEN is off"
+	default:
+		return ""
+	}
+}
+
+// newWatch makes what watches the command, nil where nothing is to do. A
+// notify socket is open then.
+func (s *supervisor) newWatch() (*watch, error) {
+	c := &s.cfg
+	if !c.supervises() {
+		return nil, nil
+	}
+	names, checks := c.namedChecks()
+	if !c.HTTP() {
+		names = nil
+	}
+	if len(names) == 0 && c.Notify == NotifyOff {
+		return nil, nil
+	}
+	w := &watch{running: make(chan struct{}), up: make(chan struct{}), quiet: make(chan struct{})}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.exec.Reaper, w.exec.Mark = s.reaper, Prefix+"_CHECK_ID"
+	var first []report.Check
+	for i, name := range names {
+		w.monitors = append(w.monitors, s.newMonitor(w, name, checks[i]))
+		first = append(first, w.monitors[i].First())
+	}
+	if c.Notify != NotifyOff {
+		var err error
+		if w.socket, err = probes.ListenNotify(s.log); err != nil {
+			return nil, settingError("NOTIFY", nil, string(c.Notify), err)
+		}
+		w.service = probes.NewService(c.Watchdog.Duration, func(n report.Notify) { s.notified(w, n) }, s.redact.String,
+			func(what string) { s.log.Info("notification not followed", "what", what) })
+		w.upstream = upstream(s.opts.Environ)
+	}
+	s.ledger.update(func(r *report.Report) {
+		r.Checks = first
+		if w.service != nil {
+			state := w.service.State()
+			r.Notify = &state
+		}
+	})
+	return w, nil
+}
+
+// upstream is the notify socket that we were started with.
+func upstream(environ []string) string {
+	for _, entry := range environ {
+		if socket, ok := strings.CutPrefix(entry, notifyVariable+"="); ok {
+			return socket
+		}
+	}
+	return ""
+}
+
+func (s *supervisor) newMonitor(w *watch, name string, check probes.Check) *probes.Monitor {
+	m := &probes.Monitor{
+		Name: name, Check: check,
+		Benefit: name == report.LivenessCheck, Once: name == report.StartupCheck,
+		Try: func(ctx context.Context) error { return check.Try(ctx, &w.exec) },
+	}
+	before := m.First()
+	m.Changed = func(now report.Check) {
+		now.Reason = s.redact.String(report.Clean(now.Reason))
+		s.fold(w, func(r *report.Report) { *r.Check(name) = now })
+		s.logCheck(before, now)
+		before = now
+	}
+	return m
+}
+
+// logCheck says what has changed. That a check does not pass while the command
+// is starting is nothing to say.
+func (s *supervisor) logCheck(before, now report.Check) {
+	switch {
+	case now.Passed && !before.Passed:
+		s.log.Info("check passes", "check", now.Name, "runs", now.Runs)
+	case now.State == before.State:
+	case now.State == report.CheckFailing && before.State == report.CheckPassing:
+		s.log.Warn("check fails", "check", now.Name, "failures", now.Failures, "err", now.Reason)
+	case now.State == report.CheckPassing:
+		s.log.Info("check passes again", "check", now.Name)
+	}
+}
+
+// notified enters what the command says of itself.
+func (s *supervisor) notified(w *watch, now report.Notify) {
+	var before report.Notify
+	s.fold(w, func(r *report.Report) { before, *r.Notify = *r.Notify, now })
+	switch {
+	case now.Watchdog == report.WatchdogMissed && before.Watchdog != report.WatchdogMissed:
+		s.log.Error("watchdog missed", "seconds", now.WatchdogSeconds)
+	case before.Watchdog == report.WatchdogMissed && now.Watchdog == report.WatchdogFed:
+		s.log.Info("watchdog fed again")
+	}
+	switch {
+	case now.Ready && !before.Ready:
+		s.log.Info("command is ready", "by", "READY=1")
+	case now.Stopping && !before.Stopping:
+		s.log.Info("command is stopping", "by", "STOPPING=1")
+	}
+	if now.Status != before.Status {
+		w.tell("STATUS=" + now.Status)
+	}
+}
+
+// fold enters something that can make the command up.
+func (s *supervisor) fold(w *watch, f func(*report.Report)) {
+	up := false
+	s.ledger.update(func(r *report.Report) { f(r); up = r.Up() })
+	if up {
+		w.isUp.Do(func() {
+			close(w.up)
+			w.tell("READY=1")
+		})
+	}
+}
+
+// beginWatch is called when the command runs.
+func (s *supervisor) beginWatch() {
+	if s.watch != nil {
+		close(s.watch.running)
+		s.fold(s.watch, func(*report.Report) {})
+	}
+}
+
+// endWatch is called when the command is to end, or has ended. From here on it
+// may do what it wants. It does not wait.
+func (s *supervisor) endWatch() {
+	if w := s.watch; w != nil {
+		w.stop()
+		if w.service != nil {
+			w.service.Stop()
+		}
+	}
+}
+
+// awaitChecks waits until no program of a check runs any more. endWatch was
+// called, so that is soon, unless one hangs in the kernel.
+func (w *watch) awaitChecks() {
+	if w == nil {
+		return
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-w.quiet:
+	case <-timer.C:
+	}
+}
+
+// tell tells a service manager above us.
+func (w *watch) tell(text string) {
+	if w != nil && w.upstream != "" {
+		_ = probes.Send(w.upstream, text) // it may have gone
+	}
+}
+
+// watcher returns the actor that watches the command. It begins when that
+// runs.
+func (s *supervisor) watcher(w *watch) (execute func() error, interrupt func(error)) {
+	over := make(chan struct{})
+	execute = func() error {
+		select {
+		case <-w.running:
+		case <-over:
+			return nil
+		}
+		var notifications, checks sync.WaitGroup
+		if w.socket != nil {
+			notifications.Go(func() { w.socket.Serve(s.lets, w.service) })
+		}
+		for _, m := range w.monitors {
+			checks.Go(func() { w.monitor(m) })
+		}
+		checks.Wait()
+		close(w.quiet)
+		<-over
+		notifications.Wait()
+		return nil
+	}
+	return execute, func(error) {
+		close(over)
+		w.close()
+	}
+}
+
+// monitor runs a check. Liveness is of no interest before the command is up.
+func (w *watch) monitor(m *probes.Monitor) {
+	if m.Name == report.LivenessCheck {
+		select {
+		case <-w.up:
+		case <-w.ctx.Done():
+			return
+		}
+	}
+	m.Run(w.ctx)
+}
+
+// close ends everything. It does not wait.
+func (w *watch) close() {
+	if w == nil {
+		return
+	}
+	w.stop()
+	if w.socket != nil {
+		w.service.Stop()
+		w.socket.Close()
+	}
+}
+
+// lets tells whether NOTIFY lets the sender of a notification in. One from
+// outside our pid namespace has the pid 0.
+func (s *supervisor) lets(sender unix.Ucred) bool {
+	pid := int(sender.Pid)
+	switch {
+	case pid == s.main.PID():
+		return true
+	case pid <= 0 || s.cfg.Notify != NotifyAll:
+		return false
+	}
+	is, known := reaper.Descends(pid)
+	if known {
+		return is
+	}
+	// It has ended. In a pid namespace of our own nearly everything is our
+	// descendant; anywhere else it may have been anybody's.
+	return os.Getpid() == 1 && sender.Uid == s.uid()
+}
+
+// uid is that of the command.
+func (s *supervisor) uid() uint32 {
+	if s.watch.exec.Like.Cred != nil {
+		return s.watch.exec.Like.Cred.Uid
+	}
+	return uint32(os.Geteuid())
+}
+
+// commandEnv adds what the command is told about its notify socket. Nobody else
+// is: hooks are not the service. There is no WATCHDOG_PID: the pid is not known
+// before the command runs, and libraries take its absence for everybody's.
+func (w *watch) commandEnv(env []string, interval time.Duration) []string {
+	if w == nil || w.socket == nil {
+		return env
+	}
+	env = append(withoutNotify(env), notifyVariable+"="+w.socket.Name())
+	if interval > 0 {
+		env = append(env, intervalVariable+"="+strconv.FormatInt(interval.Microseconds(), 10))
+	}
+	return env
+}
+
+// withoutNotify returns env for those who are not the service.
+func withoutNotify(env []string) []string {
+	named := func(entry string) bool {
+		return strings.HasPrefix(entry, notifyVariable+"=") || strings.HasPrefix(entry, intervalVariable+"=") || strings.HasPrefix(entry, watchdogVariable+"=")
+	}
+	if !slices.ContainsFunc(env, named) {
+		return env
+	}
+	return slices.DeleteFunc(slices.Clone(env), named)
+}
+
+// like remembers how the command is started: checks are run in the same way.
+func (w *watch) like(c reaper.Command) {
+	if w != nil {
+		w.exec.Like = c
+		w.exec.Like.Env = withoutNotify(c.Env)
+	}
+}
