@@ -214,7 +214,7 @@ func TestCountersV2(t *testing.T) {
 	b, dir := v2(t, map[string]string{
 		"cpu.max":        "25000 100000\n",
 		"cpu.stat":       "usage_usec 2500000\nuser_usec 1\nsystem_usec 1\nnr_periods 40\nnr_throttled 39\nthrottled_usec 99\nnr_bursts 1\nburst_usec 250\n",
-		"memory.current": "4096\n", "memory.events": "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
+		"memory.current": "4096\n", "memory.peak": "8192\n", "memory.events": "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
 		"pids.current": "12\n", "pids.events": "max 7\n",
 	})
 	r := b.Open()
@@ -224,7 +224,7 @@ func TestCountersV2(t *testing.T) {
 	const ms = time.Millisecond
 	assert.Equal(t, Counters{
 		CPU:     CPUCounters{Quota: 25 * ms, Period: 100 * ms, Periods: 40, Throttled: 39, Burst: 250 * time.Microsecond},
-		CPUTime: 2500 * ms, Memory: 4096, OOMKills: 1, Pids: 12, PidsTrips: 7,
+		CPUTime: 2500 * ms, Memory: 4096, Peak: 8192, OOMKills: 1, Pids: 12, PidsTrips: 7,
 	}, c)
 
 	// Limits that are changed in flight are seen.
@@ -255,7 +255,7 @@ func TestCountersV1(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, Counters{
 		CPU:     CPUCounters{Periods: 4, Throttled: 3, Burst: 2500},
-		CPUTime: 5 * time.Second, Memory: -1, OOMKills: 2, Pids: -1, PidsTrips: -1,
+		CPUTime: 5 * time.Second, Memory: -1, Peak: -1, OOMKills: 2, Pids: -1, PidsTrips: -1,
 	}, c)
 }
 
@@ -266,7 +266,7 @@ func TestCountersOfTheRoot(t *testing.T) {
 	defer r.Close()
 	c, err := r.Counters()
 	require.NoError(t, err)
-	assert.Equal(t, Counters{CPUTime: time.Microsecond, Memory: -1, OOMKills: -1, Pids: -1, PidsTrips: -1}, c)
+	assert.Equal(t, Counters{CPUTime: time.Microsecond, Memory: -1, Peak: -1, OOMKills: -1, Pids: -1, PidsTrips: -1}, c)
 	assert.Zero(t, b.Limits())
 }
 

@@ -159,7 +159,7 @@ type Clock struct {
 func (r Rule) Start(b *Box, timeout time.Duration, lost func(error)) *Clock {
 	var source sampler
 	if r.Mode != Wall {
-		if reader := b.Open(); reader != nil {
+		if reader := b.Open(CPU); reader != nil {
 			source = reader
 		}
 	}

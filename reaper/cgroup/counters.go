@@ -5,6 +5,7 @@ package cgroup
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,7 @@ type Counters struct {
 	CPU       CPUCounters
 	CPUTime   time.Duration // that was used
 	Memory    int64         // bytes in use
+	Peak      int64         // most bytes that ever were
 	OOMKills  int64
 	Pids      int64 // processes and threads
 	PidsTrips int64 // forks that the limit has prevented
@@ -36,6 +38,7 @@ const (
 	fileStat
 	fileUsage // v1; on v2 it is in the stat
 	fileMemory
+	filePeak
 	fileOOM
 	filePids
 	filePidsEvents
@@ -51,9 +54,10 @@ type Reader struct {
 	buf [2048]byte
 }
 
-// Open opens the counters. It returns nil for a nil box, and where nothing is
-// known of the CPU. What else is missing is not known, or not limited.
-func (b *Box) Open() *Reader {
+// Open opens the counters, or only those of some controllers. It returns nil for
+// a nil box, and where nothing is known of the CPU. What else is missing is not
+// known, or not limited.
+func (b *Box) Open(only ...Controller) *Reader {
 	if b == nil || b.at[CPU].dir == "" {
 		return nil
 	}
@@ -66,7 +70,7 @@ func (b *Box) Open() *Reader {
 		if b.at[c].v2 {
 			name = v2
 		}
-		if b.at[c].dir == "" || name == "" {
+		if b.at[c].dir == "" || name == "" || len(only) > 0 && !slices.Contains(only, c) {
 			return
 		}
 		if fd, err := open(b.at[c].dir + "/" + name); err == nil {
@@ -78,6 +82,7 @@ func (b *Box) Open() *Reader {
 	try(fileStat, CPU, "cpu.stat", "cpu.stat")
 	try(fileUsage, CPUAcct, "cpuacct.usage", "")
 	try(fileMemory, Memory, "memory.usage_in_bytes", "memory.current")
+	try(filePeak, Memory, "memory.max_usage_in_bytes", "memory.peak")
 	try(fileOOM, Memory, "memory.oom_control", "memory.events")
 	try(filePids, Pids, "pids.current", "pids.current")
 	try(filePidsEvents, Pids, "pids.events", "pids.events")
@@ -157,6 +162,7 @@ func (r *Reader) Counters() (Counters, error) {
 		c.CPUTime = time.Duration(r.field(fileUsage, ""))
 	}
 	c.Memory = r.field(fileMemory, "")
+	c.Peak = r.field(filePeak, "")
 	c.OOMKills = r.field(fileOOM, "oom_kill")
 	c.Pids = r.field(filePids, "")
 	c.PidsTrips = r.field(filePidsEvents, "max")
