@@ -54,9 +54,12 @@ type Result struct {
 	// lines, or whole words of one that is longer. It is nil when standard error
 	// was not piped.
 	Stderr []byte
-	Err    error         // why, when neither code nor signal says it
-	Left   []reaper.Proc // what could not be killed
-	Retry  bool          // another try follows
+	Err    error // why, when neither code nor signal says it
+	Toll   Toll  // what the container's limits took meanwhile
+	// Usage is what a try that timed out had in use, as its [Meter] says.
+	Usage string
+	Left  []reaper.Proc // what could not be killed
+	Retry bool          // another try follows
 	// Continued says that the hook failed and the run goes on all the same.
 	Continued bool
 }
@@ -90,14 +93,20 @@ func (r Result) Reason() string {
 	switch r.Cause {
 	case Succeeded:
 		return "succeeded"
-	case Exited:
-		return fmt.Sprintf("exit code %d", r.Exit.Code())
-	case Killed:
-		return "killed by " + signalName(r.Exit.Signal())
+	case Exited, Killed:
+		return r.Toll.Explain(r.Exit)
 	case TimedOut:
-		return "timed out after " + cmp.Or(r.Spent, r.Timeout.String())
+		text := "timed out after " + cmp.Or(r.Spent, r.Timeout.String())
+		if r.Usage != "" {
+			text += "; " + r.Usage
+		}
+		return text + r.Toll.Aside()
 	default:
-		return r.Err.Error()
+		var full *FullError
+		if errors.As(r.Err, &full) { // that is the limit that was hit
+			return full.Error()
+		}
+		return r.Err.Error() + r.Toll.Aside()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,9 @@ type Runner struct {
 	// AtMost is the wall time that a timeout can become by such a clock. Nil:
 	// the same.
 	AtMost func(timeout time.Duration) time.Duration
+	// Meter starts to watch what the container's limits do to a try. Nil: nothing
+	// is known of them.
+	Meter func(step string, stop bool) Meter
 	// Parallel runs the hooks of a stage together, at most AtOnce of them
 	// (0: all).
 	Parallel bool
@@ -190,7 +194,7 @@ func (r *Runner) step(ctx context.Context, at place, s Step, env []string) (expo
 		if res.Retry = attempt <= s.retries && res.retryable(); res.Retry && ctx.Err() != nil {
 			// It would have been tried again, so this failure did not end the run.
 			ended := interrupted(ctx)
-			ended.Exit, ended.Wall, ended.Timeout, ended.Stderr, ended.Left = res.Exit, res.Wall, res.Timeout, res.Stderr, res.Left
+			ended.Exit, ended.Wall, ended.Timeout, ended.Stderr, ended.Left, ended.Toll = res.Exit, res.Wall, res.Timeout, res.Stderr, res.Left, res.Toll
 			res = ended
 		}
 		res.Continued = s.carryOn && !res.Retry && res.survivable()
@@ -214,9 +218,11 @@ func (r *Runner) step(ctx context.Context, at place, s Step, env []string) (expo
 	}
 }
 
-// retryable tells whether another try could end differently.
+// retryable tells whether another try could end differently, and may. After an
+// out-of-memory kill an engine takes the container for killed, whatever becomes
+// of it (containerd: internal/cri/server/events.go).
 func (r Result) retryable() bool {
-	return r.survivable() && r.Cause != BadStep
+	return r.survivable() && r.Cause != BadStep && r.Toll.OOMKills <= 0
 }
 
 // survivable tells whether this is a failure of the hook, and not the end of the
@@ -236,6 +242,10 @@ func (r *Runner) ended(at place, s Step, attempt int, res Result, wait time.Dura
 	switch {
 	case res.Cause == Succeeded:
 		level, phrase = slog.LevelInfo, at.phrase("hook ended", "stop hook ended")
+		if lost := res.Toll.Aside(); lost != "" {
+			level = slog.LevelWarn
+			attrs = append(attrs, "but", strings.TrimPrefix(lost, "; "))
+		}
 	case res.Retry:
 		level, phrase = slog.LevelWarn, at.phrase("hook failed, will be tried again", "stop hook failed, will be tried again")
 		attrs = append(attrs, "in", wait.Round(time.Millisecond))

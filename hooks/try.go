@@ -36,6 +36,7 @@ type try struct {
 
 	child   *reaper.Child
 	started time.Time
+	meter   Meter
 	out     outputs
 }
 
@@ -53,7 +54,9 @@ func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []s
 		Step: s.Name, Stop: at.stop, Stage: at.stage, Attempt: attempt,
 		At: t.started, Timeout: t.timeout,
 	})
+	t.meter = r.meter(s.Name, at.stop)
 	exported, res = t.run(ctx, env)
+	res.Toll = t.meter.Stop()
 	res.Timeout = t.timeout
 	res.Stderr = t.out.last()
 	res.Wall = time.Since(t.started)
@@ -130,8 +133,12 @@ func (t *try) start(file int, env []string) (Result, error) {
 	if t.child, err = t.r.Reaper.Start(command); err != nil {
 		t.out.start()
 		called := t.step.program[0]
+		if full := t.full(err); full != nil {
+			return Result{}, full
+		}
 		return Result{}, startError(inDir(in.dir, path), called, err, t.step.identity)
 	}
+	t.meter.Started(t.child.PID())
 	t.r.firstStart()
 	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout}
 	if t.r.AtMost != nil {
@@ -171,6 +178,8 @@ func (t *try) wait(ctx context.Context) Result {
 	if ctx.Err() != nil {
 		res = interrupted(ctx)
 		grace = t.r.graceOf(ctx)
+	} else {
+		res.Usage = t.meter.Usage() // before nothing is left to be seen
 	}
 	res.Left = t.end(ctx, grace)
 	select {
@@ -179,6 +188,17 @@ func (t *try) wait(ctx context.Context) Result {
 	case <-time.After(time.Second): // uninterruptible: nobody can say how it ended
 	}
 	return res
+}
+
+// full says which limit on processes has kept the program from being started.
+func (t *try) full(err error) error {
+	if !errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	if limit := t.meter.Full(); limit != "" {
+		return &FullError{What: "step " + t.step.Name, Limit: limit}
+	}
+	return nil
 }
 
 func exitResult(e reaper.Exit) Result {
