@@ -81,6 +81,7 @@ type Report struct {
 	Checks    []Check        `json:"checks,omitempty"`
 	Notify    *Notify        `json:"notify,omitempty"`    // nil: not asked for
 	Failure   *Failure       `json:"failure,omitempty"`   // the first one, the reason for the exit code
+	Cgroup    *Cgroup        `json:"cgroup,omitempty"`    // the container's limits, and what is used of them
 	Signals   map[string]int `json:"signals,omitempty"`   // received, by name without SIG
 	Forwarded map[string]int `json:"forwarded,omitempty"` // sent on, by the name under which that was
 	Reaped    int            `json:"reaped"`              // orphans collected
@@ -108,6 +109,34 @@ type Step struct {
 	TimeoutSeconds float64   `json:"timeout_seconds,omitempty"`
 	CPUSeconds     float64   `json:"cpu_seconds,omitempty"`
 	MaxRSSBytes    int64     `json:"max_rss_bytes,omitempty"`
+
+	// The container's limits when the last try ended, and what they took in all
+	// tries.
+	CPULimit         float64  `json:"cpu_limit,omitempty"` // cores
+	MemoryLimitBytes int64    `json:"memory_limit_bytes,omitempty"`
+	PidsLimit        int64    `json:"pids_limit,omitempty"`
+	MemoryPeakBytes  int64    `json:"memory_peak_bytes,omitempty"` // most that the container used meanwhile, as far as it was seen
+	OOMKills         int64    `json:"oom_kills,omitempty"`         // processes of the container that were killed for memory
+	PidsRefused      int64    `json:"pids_refused,omitempty"`      // processes and threads that could not be made
+	Warnings         []string `json:"warnings,omitempty"`          // short, without output
+}
+
+// Cgroup is the control group that we are in, as it was when the report was
+// read. What is not known is absent, or -1 where 0 says something.
+type Cgroup struct {
+	Version          string  `json:"version"`             // v1, v2, hybrid or none
+	CPULimit         float64 `json:"cpu_limit,omitempty"` // cores
+	MemoryLimitBytes int64   `json:"memory_limit_bytes,omitempty"`
+	PidsLimit        int64   `json:"pids_limit,omitempty"`
+	CPUSeconds       float64 `json:"cpu_seconds,omitempty"`
+	Periods          int64   `json:"cpu_periods,omitempty"`           // in which something ran under the CPU limit
+	ThrottledPeriods int64   `json:"cpu_throttled_periods,omitempty"` // of these, in which it was used up
+	MemoryBytes      int64   `json:"memory_bytes,omitempty"`          // in use, without the file cache that can be dropped
+	MemoryPeakBytes  int64   `json:"memory_peak_bytes,omitempty"`     // with it
+	Pids             int64   `json:"pids,omitempty"`                  // processes and threads
+	OOMKills         int64   `json:"oom_kills"`
+	PidsRefused      int64   `json:"pids_refused"`
+	OOMGroup         bool    `json:"oom_group,omitempty"` // an out-of-memory kill ends all of the container
 }
 
 // Command is the real command. Name is the base name of the program: its
@@ -130,8 +159,10 @@ func (r *Report) Clone() *Report {
 	c.Steps = slices.Clone(r.Steps)
 	for i := range c.Steps {
 		c.Steps[i].Code = clone(c.Steps[i].Code)
+		c.Steps[i].Warnings = slices.Clone(c.Steps[i].Warnings)
 	}
 	c.Phases = slices.Clone(r.Phases)
+	c.Cgroup = clone(c.Cgroup)
 	c.Skipped = slices.Clone(r.Skipped)
 	c.Checks = slices.Clone(r.Checks)
 	c.Notify = clone(r.Notify)
