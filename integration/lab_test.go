@@ -163,7 +163,8 @@ type Options struct {
 	NoDev        bool
 	PIDMax       int
 	Dir          string
-	Cgroup       *Cgroup // that it is in; nil: that of the test
+	Cgroup       *Cgroup  // that it is in; nil: that of the test
+	Groups       []string // directories of others
 
 	// Nil: stdin is empty, stdout and stderr are collected.
 	Stdin, Stdout, Stderr *os.File
@@ -389,7 +390,7 @@ func buildRoot(t *testing.T, root string, o *Options) map[string]any {
 		uid = -1 // the mapping has made us that user
 	}
 	box := map[string]any{
-		"Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": pidMax, "Loopback": true,
+		"Groups": o.Groups, "Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": pidMax, "Loopback": true,
 		"UID": uid, "GID": uid, "KeepCaps": o.KeepCaps, "AllCaps": o.Root && o.KeepCaps == nil,
 		"Dir": o.Dir, "Path": o.Program, "Args": append([]string{o.Program}, o.Args...), "Env": o.Env,
 	}

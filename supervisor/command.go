@@ -60,7 +60,7 @@ func (s *supervisor) startCommand() {
 		child, err := s.reaper.Start(command)
 		s.main = child
 		if err != nil {
-			err = hooks.StartError(command.Path, err)
+			err = s.startError(command.Path, err)
 		}
 		s.started <- err
 	}
@@ -133,11 +133,12 @@ func (s *supervisor) notStarted(err error) int {
 	s.serve()
 	s.log.Error("command not started", "err", err)
 	failed := commandError{err}
-	return s.fail(&report.Failure{Cause: report.Invalid, Code: s.exitCodeOf(failed.Code()), Reason: failed.Error()})
+	return s.fail(&report.Failure{Cause: causeOf(err), Code: s.exitCodeOf(failed.Code()), Reason: failed.Error()})
 }
 
 func (c *tended) begun() {
 	c.done = c.main.Done()
+	c.command.begin(c.supervisor)
 	now := time.Now()
 	c.ledger.update(func(r *report.Report) {
 		r.Started = true
@@ -216,6 +217,9 @@ func (c *tended) tell(sig syscall.Signal) {
 // timedOut ends a command that ran into COMMAND_TIMEOUT.
 func (c *tended) timedOut() {
 	spent := c.clock.Stop()
+	if used := inUse(c.gauge.open()); used != "" {
+		spent += "; " + used
+	}
 	c.clock, c.timeout = nil, nil
 	c.ended = &report.Failure{
 		Cause: report.TimedOut, Code: ExitTimeout,
@@ -249,12 +253,15 @@ func (c *tended) over() int {
 	}
 	c.endWatch()
 	exit := c.main.Exit()
-	code := exit.Code()
+	code, explained := exit.Code(), false
 	switch {
 	case c.ended != nil && c.ended.Cause == report.TimedOut:
 		code = ExitTimeout
 	case slices.Contains(c.cfg.Remap, code):
 		code = 0
+	case c.ended == nil:
+		c.ended = c.command.explain(c.supervisor, exit)
+		explained = c.ended != nil
 	}
 	c.exitCode.Store(int32(code))
 	lived := time.Duration(0)
@@ -267,7 +274,11 @@ func (c *tended) over() int {
 	if code == 0 || c.stopping != 0 {
 		level = slog.LevelDebug // as it should be: not worth the time that the line takes at the end
 	}
-	c.log.Log(context.Background(), level, "command ended", "command", commandName(c.cfg), "code", code, "seconds", lived.Seconds())
+	attrs := []any{"command", commandName(c.cfg), "code", code, "seconds", lived.Seconds()}
+	if explained {
+		level, attrs = slog.LevelError, append(attrs, "reason", c.ended.Reason)
+	}
+	c.log.Log(context.Background(), level, "command ended", attrs...)
 	if c.ended != nil { // nobody else can know this
 		c.term.add(c.ended.Message(messageMax))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // A ledger holds the report of this run and is its only writer.
@@ -19,6 +20,7 @@ type ledger struct {
 	phases  int
 	orphans func() int // reaped so far
 	redact  *report.Redactor
+	limits  func() cgroup.Limits // of the container, as they were seen last
 }
 
 func (l *ledger) update(f func(*report.Report)) {
@@ -55,6 +57,11 @@ func (l *ledger) failed() bool {
 	return l.r.Failure != nil
 }
 
+// note enters a warning about a step.
+func (l *ledger) note(step string, stop bool, text string) {
+	l.step(step, stop, func(s *report.Step) { s.Warnings = append(s.Warnings, text) })
+}
+
 func (l *ledger) phase(p report.Phase) { l.update(func(r *report.Report) { r.Phase = p }) }
 
 // plan enters the steps that are to come.
@@ -78,14 +85,19 @@ func newStep(s hooks.Step, kind report.Kind, stage int) report.Step {
 
 // event enters what happened to a step.
 func (l *ledger) event(e hooks.Event) {
+	l.step(e.Step, e.Stop, func(s *report.Step) { l.enter(s, e) })
+}
+
+// step changes what is known of a step.
+func (l *ledger) step(name string, stop bool, f func(*report.Step)) {
 	kind := report.KindHook
-	if e.Stop {
+	if stop {
 		kind = report.KindStop
 	}
 	l.update(func(r *report.Report) {
 		for i := range r.Steps {
-			if s := &r.Steps[i]; s.Name == e.Step && s.Kind == kind {
-				l.enter(s, e)
+			if s := &r.Steps[i]; s.Name == name && s.Kind == kind {
+				f(s)
 			}
 		}
 	})
@@ -105,6 +117,11 @@ func (l *ledger) enter(s *report.Step, e hooks.Event) {
 	usage := e.Result.Exit.Usage
 	s.CPUSeconds += time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
 	s.MaxRSSBytes = max(s.MaxRSSBytes, usage.Maxrss*1024)
+	limits, toll := l.limits(), e.Result.Toll
+	s.CPULimit, s.MemoryLimitBytes, s.PidsLimit = limits.CPU, limits.Memory, limits.Pids
+	s.MemoryPeakBytes = max(s.MemoryPeakBytes, toll.Peak)
+	s.OOMKills += max(0, toll.OOMKills)
+	s.PidsRefused += max(0, toll.PidsTrips)
 	s.Result = resultOf(e.Result)
 	s.Reason = ""
 	if s.Result != report.ResultOK {
@@ -134,12 +151,16 @@ func resultOf(r *hooks.Result) report.Result {
 // failureOf is what the report and the termination message say of a hook's.
 func failureOf(f *hooks.Failure) *report.Failure {
 	cause := report.Failed
-	switch f.Result.Cause {
-	case hooks.TimedOut, hooks.Deadline:
+	switch by := f.Result.Cause; {
+	case f.Result.OutOfMemory():
+		cause = report.OutOfMemory
+	case f.Result.PidsLimit():
+		cause = report.PidsLimit
+	case by == hooks.TimedOut || by == hooks.Deadline:
 		cause = report.TimedOut
-	case hooks.Stopped:
+	case by == hooks.Stopped:
 		cause = report.Stopped
-	case hooks.NotStarted, hooks.BadStep, hooks.BadExport:
+	case by == hooks.NotStarted || by == hooks.BadStep || by == hooks.BadExport:
 		cause = report.Invalid
 	}
 	return &report.Failure{Step: f.Step, Cause: cause, Code: f.Result.Code(), Reason: f.Result.Reason(), Stderr: f.Result.Stderr}
@@ -147,7 +168,7 @@ func failureOf(f *hooks.Failure) *report.Failure {
 
 // breadcrumb is the termination message while a step runs: an out-of-memory
 // kill may take us too, and then this is all that is known.
-func (l *ledger) breadcrumb(e hooks.Event) string {
+func (l *ledger) breadcrumb(e hooks.Event, memoryLimit int64) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	number, total := 0, 0
@@ -160,5 +181,9 @@ func (l *ledger) breadcrumb(e hooks.Event) string {
 			number = total
 		}
 	}
-	return fmt.Sprintf("running step %s (%d of %d), try %d\n", report.Printable(e.Step), number, total, e.Attempt)
+	text := fmt.Sprintf("running step %s (%d of %d), try %d", report.Printable(e.Step), number, total, e.Attempt)
+	if memoryLimit > 0 {
+		text += ", memory limit " + cgroup.Bytes(memoryLimit)
+	}
+	return text + "\n"
 }

@@ -148,13 +148,13 @@ func (s *supervisor) newRunner() *hooks.Runner {
 		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
 		Output:    s.cfg.HookOutput.output(),
 		KillGrace: s.cfg.KillGrace.Duration, Parallel: s.cfg.HooksParallel > 1, AtOnce: int(s.cfg.HooksParallel), Foreground: s.foreground,
-		Clock: s.newClock, AtMost: s.atMost,
+		Clock: s.newClock, AtMost: s.atMost, Meter: s.newMeter,
 		Started: s.begin, Exported: s.redact.Add,
 		HoldOut: func(step string, left []reaper.Proc) { s.holdOut(step, left) },
 		Event: func(e hooks.Event) {
 			s.ledger.event(e)
 			if e.Result == nil && !e.Stop {
-				s.term.write(s.ledger.breadcrumb(e))
+				s.term.write(s.ledger.breadcrumb(e, s.box.Limits().Memory))
 			}
 		},
 	}
@@ -194,7 +194,7 @@ func (s *supervisor) writeReport() {
 	written := make(chan error, 1)
 	go func() {
 		defer unix.Close(fd)
-		written <- hooks.WriteAll(fd, s.ledger.snapshot().JSON())
+		written <- hooks.WriteAll(fd, s.snapshot().JSON())
 	}()
 	select {
 	case err = <-written:

@@ -85,6 +85,8 @@ type supervisor struct {
 	started    chan error // the command was started, or could not be
 	alone      bool       // nothing of the hooks was running then
 	lost       sync.Once  // says that the box can't be read any more
+	gauge      gauge
+	command    commandSight
 	shutdown
 }
 
@@ -151,6 +153,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
+	s.gauge.log, s.ledger.limits = s.log, s.gauge.last
 	s.ledger.orphans, s.ledger.redact = s.reaper.Orphans, s.redact
 	s.ledger.begin(o.Version)
 	return s
@@ -167,7 +170,7 @@ func (s *supervisor) bind() (net.Listener, error) {
 // server returns the actor that serves the probes. It begins when the first
 // process was started, and ends only when it is interrupted.
 func (s *supervisor) server(l net.Listener) (execute func() error, interrupt func(error)) {
-	server := probes.New(l, probes.Endpoints(s.ledger.snapshot), s.log)
+	server := probes.New(l, probes.Endpoints(s.snapshot), s.log)
 	over := make(chan struct{})
 	execute = func() error {
 		select {
@@ -229,8 +232,15 @@ func (s *supervisor) begin() {
 		attrs := []any{"version", s.opts.Version, "pid", os.Getpid()}
 		if n := s.plan.Len(); n > 0 {
 			attrs = append(attrs, "hooks", n, "hooks_take", atMost(s.hooksLongest()))
-			if limit := s.box.Limits().CPU; limit > 0 {
-				attrs = append(attrs, "cpu_limit", cgroup.Millicores(limit))
+			limits := s.box.Limits()
+			if limits.CPU > 0 {
+				attrs = append(attrs, "cpu_limit", cgroup.Millicores(limits.CPU))
+			}
+			if limits.Memory > 0 {
+				attrs = append(attrs, "memory_limit", cgroup.Bytes(limits.Memory))
+			}
+			if s.box.KillsTogether() {
+				attrs = append(attrs, "out_of_memory", "ends the whole container")
 			}
 		}
 		if name := commandName(s.cfg); name != "" {

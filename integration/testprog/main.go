@@ -77,6 +77,12 @@ func init() {
 		"export":   export,
 		"counter":  counter,
 
+		// limits.go
+		"eat":    eat,
+		"run":    runBeside,
+		"spawn":  spawn,
+		"litter": litter,
+
 		// net.go
 		"listen":  listen,
 		"connect": connect,
@@ -122,7 +128,7 @@ func run(args []string) {
 }
 
 // takesAll are the verbs whose arguments are themselves statements.
-var takesAll = map[string]bool{"exec": true, "under": true, "args": true}
+var takesAll = map[string]bool{"exec": true, "under": true, "args": true, "run": true}
 
 func script(path string) {
 	text, err := os.ReadFile(path)

@@ -17,6 +17,7 @@ import (
 // Box describes the container that stage0 makes around itself. It is the
 // JSON that the harness passes as stage0's only argument.
 type Box struct {
+	Groups   []string // directories of control groups to begin in
 	Root     string   // becomes /; empty: the mounts of the host stay
 	ReadOnly bool     // remount / read-only
 	Binds    []Bind   // into Root, before anything else
@@ -53,7 +54,7 @@ func stage0(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &box); err != nil {
 		return err
 	}
-	for _, step := range []func(*Box) error{cgroupNS, mounts, loopback, pidMax, dropPrivileges} {
+	for _, step := range []func(*Box) error{groups, cgroupNS, mounts, loopback, pidMax, dropPrivileges} {
 		if err := step(&box); err != nil {
 			return fmt.Errorf("stage0: %w", err)
 		}
@@ -93,6 +94,15 @@ func cgroupNS(b *Box) error {
 	// That of this thread, which is the one that becomes the program.
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("make a cgroup namespace: %w", err)
+	}
+	return nil
+}
+
+func groups(b *Box) error {
+	for _, dir := range b.Groups {
+		if err := os.WriteFile(dir+"/cgroup.procs", []byte("0"), 0); err != nil {
+			return err
+		}
 	}
 	return nil
 }
