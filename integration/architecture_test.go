@@ -22,14 +22,21 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // the design, which point down only.
 var imports = map[string][]string{
 	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes"},
+	"cmd/fetch":            {"cmd/internal/cli", "hooks/download"},
 	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report"},
 	"cmd/internal/version": {},
 	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":                {"reaper"},
+<<<<<<< HEAD
 	"hooks/await":          {"hooks", "probes/report", "reaper"},
 	"hooks/storage":        {},
 	"probes":               {"probes/report", "reaper"},
+=======
+	"hooks/download":       {},
+	"hooks/storage":        {"hooks"},
+	"probes":               {"probes/report"},
+>>>>>>> 76e1aad (download: artifacts onto a volume without a shell)
 	"probes/report":        {},
 	"reaper":               {},
 	"reaper/cgroup":        {},

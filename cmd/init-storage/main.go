@@ -57,7 +57,7 @@ func (s *settings) register(f *cli.Flags) {
 	f.StringVar(&s.spec, "spec", "", "`file` with more of both, as YAML")
 	f.BoolVar(&s.recursive, "recursive", false, "give owner and mode to all that is in the directories too, unless they have them already themselves")
 	f.BoolVar(&s.plan.Verify, "verify-writable", false, "prove that each directory can be written: write, sync, read back, rename and remove a file")
-	f.Var((*size)(&s.plan.MinFree), "min-free", "`size` that must be free, like 1Gi")
+	f.Size(&s.plan.MinFree, "min-free", "`size` that must be free, like 1Gi")
 	f.Int64Var(&s.plan.MinInodes, "min-inodes", 0, "`number` of files that it must be possible to make")
 }
 
@@ -122,17 +122,4 @@ func (e *entries) GetSlice() (all []string) {
 		all = append(all, entry.Path)
 	}
 	return all
-}
-
-type size int64
-
-func (n *size) Type() string   { return "size" }
-func (n *size) String() string { return storage.FormatSize(int64(*n)) }
-
-func (n *size) Set(s string) error {
-	value, err := storage.ParseSize(s)
-	if err == nil {
-		*n = size(value)
-	}
-	return err
 }

@@ -31,6 +31,13 @@ func (f *Flags) Duration(d *time.Duration, name string, value time.Duration, usa
 	f.Var((*duration)(d), name, usage)
 }
 
+// Size registers an option that is a number of bytes as Kubernetes writes them,
+// 0 unless it is given.
+func (f *Flags) Size(n *int64, name, usage string) {
+	*n = 0
+	f.Var((*size)(n), name, usage)
+}
+
 func newFlags(t Tool) *Flags {
 	f := &Flags{FlagSet: pflag.NewFlagSet(t.Name, pflag.ContinueOnError), format: "text"}
 	f.SortFlags = false
@@ -185,6 +192,20 @@ func (d *duration) Set(s string) error {
 	value, err := hooks.ParseDuration(s)
 	if err == nil {
 		*d = duration(value)
+	}
+	return err
+}
+
+type size int64
+
+func (n *size) String() string { return hooks.FormatSize(int64(*n)) }
+
+func (n *size) Type() string { return "size" }
+
+func (n *size) Set(s string) error {
+	value, err := hooks.ParseSize(s)
+	if err == nil {
+		*n = size(value)
 	}
 	return err
 }

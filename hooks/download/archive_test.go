@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package download
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// An entry of an archive in a test.
+type entry struct {
+	name, body, link string
+	kind             byte // of tar; 0: a file
+	mode             int64
+}
+
+func tarOf(t *testing.T, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		h := &tar.Header{Name: e.name, Typeflag: e.kind, Linkname: e.link, Size: int64(len(e.body)), Mode: e.mode, ModTime: modified}
+		if e.kind == 0 {
+			h.Typeflag = tar.TypeReg
+		}
+		require.NoError(t, w.WriteHeader(h))
+		_, err := io.WriteString(w, e.body)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+func zipOf(t *testing.T, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for _, e := range entries {
+		h := &zip.FileHeader{Name: e.name, Method: zip.Deflate, Modified: modified}
+		h.SetMode(fs.FileMode(e.mode))
+		body := e.body
+		if e.kind == tar.TypeSymlink {
+			h.SetMode(fs.ModeSymlink | 0o777)
+			body = e.link
+		}
+		f, err := w.CreateHeader(h)
+		require.NoError(t, err)
+		_, err = io.WriteString(f, body)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+func compressed(t *testing.T, data []byte, w func(io.Writer) io.WriteCloser) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := w(&b)
+	_, err := z.Write(data)
+	require.NoError(t, err)
+	require.NoError(t, z.Close())
+	return b.Bytes()
+}
+
+func gzipped(t *testing.T, data []byte) []byte {
+	return compressed(t, data, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) })
+}
+
+func zstandard(t *testing.T, data []byte) []byte {
+	return compressed(t, data, func(w io.Writer) io.WriteCloser {
+		z, err := zstd.NewWriter(w)
+		require.NoError(t, err)
+		return z
+	})
+}
+
+// tree is what is in a directory: modes, link targets and contents.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		require.NoError(t, err)
+		name, err := filepath.Rel(dir, path)
+		require.NoError(t, err)
+		info, err := d.Info()
+		require.NoError(t, err)
+		switch {
+		case name == "." || name == markerName:
+		case d.IsDir():
+			all[name] = info.Mode().String()
+		case d.Type() == fs.ModeSymlink:
+			all[name], err = os.Readlink(path)
+			require.NoError(t, err)
+		default:
+			data, err := os.ReadFile(path)
+			require.NoError(t, err)
+			all[name] = info.Mode().String() + " " + string(data)
+		}
+		return nil
+	}))
+	return all
+}
+
+func TestUnpack(t *testing.T) {
+	t.Parallel()
+	entries := []entry{
+		{name: "top/", kind: tar.TypeDir, mode: 0o750},
+		{name: "top/bin/run", body: "#!", mode: 0o4755},
+		{name: "./top/data", body: "data", mode: 0o600},
+		{name: "top/link", kind: tar.TypeSymlink, link: "bin/../data"},
+		{name: "top/data", body: "newer", mode: 0o644},
+	}
+	want := map[string]string{"bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x #!", "data": "-rw-r--r-- newer", "link": "bin/../data"}
+	hard := append(entries[:len(entries):len(entries)], entry{name: "top/hard", kind: tar.TypeLink, link: "top/data"})
+	archives := map[string][]byte{
+		"tar":     tarOf(t, entries...),
+		"tar.gz":  gzipped(t, tarOf(t, entries...)),
+		"tar.zst": zstandard(t, tarOf(t, entries...)),
+		"hard":    tarOf(t, hard...),
+	}
+	for name, data := range archives {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, &server{data: data, dated: true})
+			f := File{URL: s.URL + "/a", Output: filepath.Join(t.TempDir(), "out"), Unpack: true, Strip: 1}
+			want := maps.Clone(want)
+			if name == "hard" {
+				want["hard"] = want["data"]
+			}
+			_, err := fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			assert.Equal(t, want, tree(t, f.Output))
+			only(t, filepath.Dir(f.Output), "out")
+
+			require.NoError(t, os.WriteFile(f.Output+"/mine", nil, 0o600))
+			_, err = fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			assert.FileExists(t, f.Output+"/mine", "the marker says that nothing is to do")
+
+			next := serve(t, &server{data: tarOf(t, entry{name: "x/other", body: "v2", mode: 0o644})})
+			f.URL = next.URL
+			_, err = fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			assert.Equal(t, map[string]string{"other": "-rw-r--r-- v2"}, tree(t, f.Output))
+			only(t, filepath.Dir(f.Output), "out")
+		})
+	}
+}
+
+func TestUnpackZip(t *testing.T) {
+	t.Parallel()
+	s := serve(t, &server{data: zipOf(t,
+		entry{name: "bin/", mode: int64(fs.ModeDir | 0o755)}, entry{name: "bin/run", body: "#!", mode: 0o755},
+		entry{name: "a b", body: "x", mode: 0o640}, entry{name: "link", kind: tar.TypeSymlink, link: "a b"},
+	)})
+	out, err := fetchOne(t, File{URL: s.URL, Unpack: true}, Options{})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x #!", "a b": "-rw-r----- x", "link": "a b"}, tree(t, out))
+}
+
+// An archive that GNU tar made, with long names and sparse bits of its own.
+func TestUnpackWhatTarMade(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	long := strings.Repeat("long/", 60) + "name"
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "in", filepath.Dir(long)), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "in", long), []byte("x"), 0o644))
+	for _, format := range []string{"gnu", "pax"} {
+		archive := filepath.Join(dir, format+".tar.bz2")
+		out, err := exec.Command("tar", "-C", dir+"/in", "--format="+format, "-cjf", archive, ".").CombinedOutput()
+		if errors.Is(err, exec.ErrNotFound) || strings.Contains(string(out), "bzip2") {
+			t.Skipf("GNU tar with bzip2 is not installed: %s", out)
+		}
+		require.NoError(t, err, "%s", out)
+		got, err := fetchOne(t, File{URL: "file://" + archive, Unpack: true}, Options{})
+		require.NoError(t, err)
+		data, err := os.ReadFile(filepath.Join(got, long))
+		require.NoError(t, err)
+		assert.Equal(t, "x", string(data))
+	}
+}
+
+// One bad entry is the end of the whole archive: nothing of it is published.
+func TestHostileArchives(t *testing.T) {
+	t.Parallel()
+	good := entry{name: "good", body: "x", mode: 0o644}
+	bomb := gzipped(t, tarOf(t, entry{name: "zeros", body: strings.Repeat("\x00", 40<<20), mode: 0o644}))
+	tests := map[string]struct {
+		data []byte
+		want string
+	}{
+		"dots":                 {tarOf(t, good, entry{name: "a/../../evil", body: "x"}), "leaves the directory"},
+		"dots in a zip":        {zipOf(t, good, entry{name: "../evil", body: "x"}), "leaves the directory"},
+		"an absolute name":     {tarOf(t, good, entry{name: "/etc/evil", body: "x"}), "begins with /"},
+		"a link out":           {tarOf(t, good, entry{name: "l", kind: tar.TypeSymlink, link: "../.."}), "leaves the directory"},
+		"a link to the root":   {tarOf(t, good, entry{name: "l", kind: tar.TypeSymlink, link: "/etc"}), "leaves the directory"},
+		"a link out of a zip":  {zipOf(t, good, entry{name: "l", kind: tar.TypeSymlink, link: "/etc"}), "leaves the directory"},
+		"a hard link out":      {tarOf(t, good, entry{name: "l", kind: tar.TypeLink, link: "../../etc/passwd"}), "leaves the directory"},
+		"a link onto itself":   {tarOf(t, good, entry{name: "l", kind: tar.TypeSymlink, link: "l"}, entry{name: "l/x", body: "x"}), ""},
+		"a device":             {tarOf(t, good, entry{name: "null", kind: tar.TypeChar}), "no file"},
+		"a pipe":               {tarOf(t, good, entry{name: "pipe", kind: tar.TypeFifo}), "no file"},
+		"a bomb":               {bomb, "--max-unpacked"},
+		"no archive":           {[]byte("just text"), "no archive that we know"},
+		"nothing":              {nil, "no archive that we know"},
+		"half an archive":      {gzipped(t, tarOf(t, good))[:40], "unexpected EOF"},
+		"a file that is a dir": {tarOf(t, entry{name: "d/x", body: "x"}, entry{name: "d", body: "x"}), ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, &server{data: tt.data})
+			out, err := fetchOne(t, File{URL: s.URL, Unpack: true}, Options{MaxUnpacked: 1 << 20})
+			require.Error(t, err)
+			require.ErrorContains(t, err, tt.want)
+			entries, err := os.ReadDir(filepath.Dir(out))
+			require.NoError(t, err)
+			for _, e := range entries {
+				assert.Equal(t, ".out.partial", e.Name())
+			}
+		})
+	}
+}
+
+// What somebody else put there is not thrown away.
+func TestUnpackOverOthersFiles(t *testing.T) {
+	t.Parallel()
+	s := serve(t, &server{data: tarOf(t, entry{name: "a", body: "x", mode: 0o644})})
+	out := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, os.Mkdir(out, 0o755))
+	_, err := fetchOne(t, File{URL: s.URL, Output: out, Unpack: true}, Options{})
+	require.NoError(t, err, "an empty directory is fine")
+	require.NoError(t, os.Remove(filepath.Join(out, markerName)))
+	_, err = fetchOne(t, File{URL: s.URL, Output: out, Unpack: true}, Options{})
+	require.ErrorContains(t, err, "files that we did not unpack")
+	assert.FileExists(t, out+"/a")
+}
+
+// A volume is itself a mount, onto which nothing can be renamed.
+func TestUnpackIntoAVolume(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a file system")
+	}
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4M"))
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	stale := filepath.Join(dir, "."+filepath.Base(dir)+".unpack-old")
+	require.NoError(t, os.Mkdir(stale, 0o755))
+	for i, name := range []string{"a", "b"} {
+		data := tarOf(t, entry{name: "d/" + name, body: name, mode: 0o644}, entry{name: "f", body: fmt.Sprint(i), mode: 0o644})
+		s := serve(t, &server{data: data})
+		f := File{URL: s.URL, Output: dir, Unpack: true, Sum: sumOf(data)}
+		for range 2 {
+			_, err := fetchOne(t, f, Options{})
+			require.NoError(t, err)
+		}
+		assert.Len(t, s.asked(), 1)
+		assert.Equal(t, map[string]string{"d": "drwxr-xr-x", "d/" + name: "-rw-r--r-- " + name, "f": "-rw-r--r-- " + fmt.Sprint(i)}, tree(t, dir))
+	}
+}
+
+func FuzzPlaced(f *testing.F) {
+	for _, s := range []string{"a/b", "../a", "/a", "a/../b", "./a/", "..", "a//b", "a/.."} {
+		f.Add(s, 0)
+	}
+	f.Fuzz(func(t *testing.T, name string, strip int) {
+		if got, err := placed(name, max(strip, 0)); err == nil && got != "" && !filepath.IsLocal(got) {
+			t.Errorf("%q is placed at %q", name, got)
+		}
+	})
+}
+
+func FuzzExtract(f *testing.F) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	_ = w.WriteHeader(&tar.Header{Name: "a/../x", Typeflag: tar.TypeSymlink, Linkname: "../y"})
+	_ = w.Close()
+	f.Add(b.Bytes())
+	f.Add([]byte("PK\x05\x06"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir := t.TempDir()
+		stage := filepath.Join(dir, "stage")
+		require.NoError(t, os.Mkdir(stage, 0o755))
+		_, _ = extract(context.Background(), bytes.NewReader(data), int64(len(data)), stage, 0, 1<<20)
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		if len(entries) != 1 {
+			t.Errorf("something was made outside: %v", entries)
+		}
+	})
+}
