@@ -28,15 +28,10 @@ var imports = map[string][]string{
 	"cmd/internal/version": {},
 	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":                {"reaper"},
-<<<<<<< HEAD
 	"hooks/await":          {"hooks", "probes/report", "reaper"},
-	"hooks/storage":        {},
-	"probes":               {"probes/report", "reaper"},
-=======
 	"hooks/download":       {},
 	"hooks/storage":        {"hooks"},
-	"probes":               {"probes/report"},
->>>>>>> 76e1aad (download: artifacts onto a volume without a shell)
+	"probes":               {"probes/report", "reaper"},
 	"probes/report":        {},
 	"reaper":               {},
 	"reaper/cgroup":        {},
