@@ -31,6 +31,10 @@ type Command struct {
 	// KeepMask lets the child block the signals that we were started with as
 	// blocked, as far as the Go runtime has not unblocked them.
 	KeepMask bool
+	// Group gives the child a control group of its own where that can be had,
+	// so that [Reaper.End] can kill its whole tree at once. It needs
+	// [Reaper.Gate], and Files of 0 to 2.
+	Group bool
 }
 
 // forkExec starts the command. It goes past package os on purpose: that checks

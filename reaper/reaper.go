@@ -31,6 +31,11 @@ import (
 // program. The zero value is ready for use; its goroutine starts with the
 // first child and then runs for as long as the program does.
 type Reaper struct {
+	// Gate is the path of a program that calls [Gate] first of all: this one. It
+	// is set before the first Start, or not at all: then no child gets a control
+	// group of its own.
+	Gate string
+
 	mu       sync.Mutex
 	running  bool
 	children map[int]*Child
@@ -39,6 +44,7 @@ type Reaper struct {
 	orphans  int
 	onOrphan func(pid int, e Exit)
 	sigchld  muted // of the loop
+	groups   groups
 
 	// starting holds one token while a child has been forked but not registered.
 	// It is not mu, because that would stop all signals for as long as an execve
@@ -59,6 +65,7 @@ type Child struct {
 	pid  int
 	done chan struct{}
 	exit Exit
+	box  *group // the control group of its tree; nil: none
 	// groupLeft: when the child was reaped, its process group had other members.
 	// Only these keep its number from being given away.
 	groupLeft bool
@@ -100,13 +107,22 @@ func (r *Reaper) Start(c Command) (*Child, error) {
 	starting := r.gate()
 	starting <- struct{}{}
 	defer func() { <-starting }()
-	pid, err := c.forkExec()
+	pid, box, err := r.forkThroughGate(c)
+	if errors.Is(err, errNoGate) {
+		pid, err = c.forkExec()
+	}
 	if err != nil {
 		return nil, err
 	}
+	switch {
+	case box != nil:
+		r.groups.use(KillByCgroup)
+	case c.Group:
+		r.groups.use(KillByWalk)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	child := &Child{r: r, pid: pid, done: make(chan struct{})}
+	child := &Child{r: r, pid: pid, done: make(chan struct{}), box: box}
 	if r.children == nil {
 		r.children = map[int]*Child{}
 	}
@@ -311,6 +327,10 @@ func (c *Child) Exit() Exit {
 	return c.exit
 }
 
+// Release gives up the control group of a child that has ended, unless
+// something that it left behind lives there: that group goes with [Reaper.End].
+func (c *Child) Release() { c.r.groups.remove(c.box) }
+
 // Signal sends sig to the child, or returns ESRCH when it has been reaped.
 func (c *Child) Signal(sig syscall.Signal) error { return c.kill(c.pid, sig) }
 
@@ -344,10 +364,17 @@ func (r *Reaper) started() int {
 // hasChild tells whether we have any child, ended or not.
 func hasChild() bool { return waitid(unix.WEXITED|unix.WNOWAIT|unix.WNOHANG) == nil }
 
+// isChild tells whether the process is a child of ours that has not been reaped.
+func isChild(pid int) bool {
+	return waitidOf(unix.P_PID, pid, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG) == nil
+}
+
 // waitid waits for any child without collecting its status.
-func waitid(options int) error {
+func waitid(options int) error { return waitidOf(unix.P_ALL, 0, options) }
+
+func waitidOf(kind, id, options int) error {
 	for {
-		err := unix.Waitid(unix.P_ALL, 0, nil, options, nil)
+		err := unix.Waitid(kind, id, nil, options, nil)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}

@@ -4,124 +4,14 @@ package reaper
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
-
-// A Proc is a living process as /proc showed it.
-type Proc struct {
-	PID, PPID, PGID, SID int
-	Start                uint64 // clock ticks after boot; tells a pid from its later reuse
-	Name                 string // of the executable, at most 15 bytes
-	State                string // R running, S sleeping, D uninterruptible, T stopped, …
-	ended                bool
-}
-
-// String names the process for a log line: no arguments, they may be secret.
-func (p Proc) String() string { return fmt.Sprintf("%d (%s, state %s)", p.PID, p.Name, p.State) }
-
-// errNoProc means that /proc does not show our pid namespace.
-var errNoProc = errors.New("/proc is not usable")
-
-// Descendants returns the living processes below this one, zombies left out:
-// those that the chain of parents leads from to us. What `kubectl exec` starts
-// has no parent in the pid namespace and is not among them, nor is what lives
-// in other containers of a shared pid namespace.
-func Descendants() ([]Proc, error) {
-	procs, err := snapshot()
-	if err != nil {
-		return nil, err
-	}
-	ours := below(procs, os.Getpid())
-	return slices.DeleteFunc(ours, func(p Proc) bool { return p.ended }), nil
-}
-
-// snapshot reads every process from /proc, by pid.
-func snapshot() (map[int]Proc, error) {
-	if err := checkProc(); err != nil {
-		return nil, err
-	}
-	all, err := procfs.AllProcs()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoProc, err)
-	}
-	procs := make(map[int]Proc, len(all))
-	for _, one := range all {
-		stat, err := one.Stat()
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
-			return nil, fmt.Errorf("%w: %w", errNoProc, err) // not "it has ended"
-		}
-		if err == nil {
-			procs[one.PID] = newProc(stat)
-		}
-	}
-	return procs, nil
-}
-
-func newProc(stat procfs.ProcStat) Proc {
-	return Proc{
-		PID: stat.PID, PPID: stat.PPID, PGID: stat.PGRP, SID: stat.Session,
-		Start: stat.Starttime, Name: stat.Comm, State: stat.State,
-		// A process whose first thread has ended looks like a zombie, but it
-		// lives while it has other threads.
-		ended: (stat.State == "Z" || stat.State == "X") && stat.NumThreads <= 1,
-	}
-}
-
-// checkProc finds out whether /proc is that of our pid namespace. Another one's,
-// as after unshare without a mount, would make us signal strangers.
-func checkProc() error {
-	self, err := os.Readlink("/proc/self")
-	if err != nil || self != strconv.Itoa(os.Getpid()) {
-		return errNoProc
-	}
-	// The numbers can be equal by chance. NSpid has one for each namespace from
-	// that of the mount down to ours.
-	proc, err := procfs.NewProc(os.Getpid())
-	if err != nil {
-		return fmt.Errorf("%w: %w", errNoProc, err)
-	}
-	if status, err := proc.NewStatus(); err == nil && len(status.NSpids) > 1 {
-		return errNoProc
-	}
-	return nil
-}
-
-// below returns the processes whose chain of parents contains root, by pid.
-func below(procs map[int]Proc, root int) []Proc {
-	var found []Proc
-	for _, p := range procs {
-		if p.PID != root && descendsFrom(procs, p, func(a Proc) bool { return a.PID == root }) {
-			found = append(found, p)
-		}
-	}
-	slices.SortFunc(found, func(a, b Proc) int { return a.PID - b.PID })
-	return found
-}
-
-// descendsFrom tells whether p or one of its ancestors satisfies is. The walk
-// is bounded because a snapshot is not atomic: pids reused while it was taken
-// can form a ring.
-func descendsFrom(procs map[int]Proc, p Proc, is func(Proc) bool) bool {
-	for range len(procs) + 1 {
-		if is(p) {
-			return true
-		}
-		parent, ok := procs[p.PPID]
-		if !ok {
-			return false
-		}
-		p = parent
-	}
-	return false
-}
 
 // An Ending says what [Reaper.End] is to end, and how patiently.
 type Ending struct {
@@ -144,7 +34,9 @@ type Ending struct {
 const (
 	holdOutFirst = 8 * time.Second
 	holdOutEvery = 10 * time.Second
-	killFor      = 2 * time.Second // then what is left is uninterruptible
+	killFor      = 2 * time.Second // without any progress: what is left is uninterruptible
+	killForAll   = 20 * time.Second
+	freezeFor    = time.Second
 )
 
 // End sends TERM (and CONT, so that stopped processes get it) to the child's
@@ -155,11 +47,17 @@ const (
 // what it could not end. The child's status can come a moment later: see
 // [Child.Done].
 //
+// A tree in a control group of its own (Command.Group) is killed by the kernel
+// at once; then, and where there is none, what /proc shows of it is stopped
+// until nothing new appears, and killed.
+//
 // Without a usable /proc only the process groups of children that have not
-// ended are known, and End returns when there are none. PID 1 then signals
-// everything in its pid namespace, but only where all is to go.
+// ended, and their control groups, are known, and End returns when there are
+// none. PID 1 then signals everything in its pid namespace, but only where all
+// is to go.
 func (r *Reaper) End(e Ending) (left []Proc) {
 	t := tree{r: r, Ending: e}
+	defer t.release()
 	if e.Grace > 0 && t.terminate() {
 		return nil
 	}
@@ -170,8 +68,29 @@ func (r *Reaper) End(e Ending) (left []Proc) {
 type tree struct {
 	r *Reaper
 	Ending
-	seen  map[int]uint64 // members so far: pid and start time
-	freed bool           // the child's pid as a group's number may be a stranger's
+	seen     map[int]uint64 // members so far: pid and start time
+	sessions map[int]bool   // that the last snapshot had members in
+	freed    bool           // the child's pid as a group's number may be a stranger's
+	checked  bool           // /proc is ours
+}
+
+// boxes are the control groups of the tree.
+func (t *tree) boxes() []*group {
+	switch {
+	case t.Of == nil:
+		return t.r.groups.all()
+	case t.Of.box != nil:
+		return []*group{t.Of.box}
+	default:
+		return nil
+	}
+}
+
+// release removes the control groups that are empty now.
+func (t *tree) release() {
+	for _, g := range t.boxes() {
+		t.r.groups.remove(g)
+	}
 }
 
 // terminate asks the tree to end, and returns whether it did within the grace.
@@ -215,40 +134,95 @@ func (t *tree) terminate() bool {
 }
 
 // kill ends the tree until two walks in a row find nothing of it, because one
-// walk can miss what was forked while it went on. As long as a walk finds
-// something new the next one follows at once: daemons that fork themselves
-// again must not be given the time.
+// walk can miss what was forked while it went on.
 func (t *tree) kill() (left []Proc) {
-	deadline := time.NewTimer(killFor)
-	defer deadline.Stop()
-	told := map[int]uint64{} // KILL: pid and start time
-	for empty, pause := 0, time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		left, err := t.members()
+	left, err := t.members()
+	t.report(left)
+	for _, g := range t.boxes() {
+		g.kill(killFor)
+	}
+	empty := 0
+	switch {
+	case err != nil:
+	case len(left) == 0:
+		empty = 1
+	default:
+		t.freeze()
+	}
+	begun, fewest := time.Now(), len(left)
+	progress, told := begun, map[int]uint64{}
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		var fresh bool
+		left, fresh, err = t.strike(unix.SIGKILL, told)
 		switch {
 		case !t.over(left, err):
 			empty = 0
-			if len(told) == 0 {
-				t.report(left)
-			}
-			t.signal(left, err, unix.SIGKILL)
-			for _, p := range left {
-				if start, ok := told[p.PID]; !ok || start != p.Start {
-					told[p.PID] = p.Start
-					pause = time.Microsecond
-				}
-			}
 		case empty > 0 || err != nil || t.nothingLeft():
 			return nil
 		default:
 			empty++
 		}
+		now := time.Now()
+		if len(left) < fewest {
+			fewest, progress = len(left), now
+		}
+		if now.Sub(progress) > killFor || now.Sub(begun) > killForAll {
+			return left
+		}
+		if fresh {
+			pause = time.Microsecond
+		}
 		select {
 		case <-t.ended():
 		case <-time.After(pause):
-		case <-deadline.C:
-			return left
 		}
 	}
+}
+
+// freeze stops the tree until a walk finds nothing new of it. What is stopped
+// does not fork while the rest is looked for, and neither gives its parent's
+// place away by ending, nor its place in the pids limit to the next process of
+// a fork bomb.
+func (t *tree) freeze() {
+	told := map[int]uint64{}
+	for begun := time.Now(); time.Since(begun) < freezeFor; {
+		if _, fresh, err := t.strike(unix.SIGSTOP, told); !fresh || err != nil {
+			return
+		}
+	}
+}
+
+// strike sends sig to each member as soon as it has been read from /proc: what
+// forks itself again and again is a stranger's pid by the end of a walk. It
+// returns what of the tree was alive, and whether any of it had not been told
+// before (pid and start time).
+func (t *tree) strike(sig syscall.Signal, told map[int]uint64) (left []Proc, fresh bool, err error) {
+	tell := func(p Proc) {
+		start, ok := told[p.PID]
+		if ok && start == p.Start && sig != unix.SIGKILL {
+			return
+		}
+		fresh = fresh || !ok || start != p.Start
+		told[p.PID] = p.Start
+		_ = t.r.signalProc(p, sig)
+	}
+	struck := map[int]bool{}
+	left, err = t.look(func(procs map[int]Proc, p Proc) {
+		if !p.ended && t.plainly(procs, p) {
+			struck[p.PID] = true
+			tell(p)
+		}
+	})
+	if err != nil {
+		t.signal(nil, err, sig)
+		return nil, false, err
+	}
+	for _, p := range left {
+		if !struck[p.PID] {
+			tell(p)
+		}
+	}
+	return left, fresh, nil
 }
 
 // ended is closed when waiting longer makes no sense: the channel that tells
@@ -282,20 +256,27 @@ func (t *tree) over(left []Proc, err error) bool {
 func (t *tree) nothingLeft() bool { return isClosed(t.r.Empty()) }
 
 // members returns what lives of the tree.
-func (t *tree) members() ([]Proc, error) {
+func (t *tree) members() ([]Proc, error) { return t.look(nil) }
+
+// look returns what lives of the tree. Seen, if it is not nil, is told of each
+// process, of any tree, while that goes on.
+func (t *tree) look(seen func(map[int]Proc, Proc)) ([]Proc, error) {
 	if t.nothingLeft() {
 		return nil, nil
 	}
-	if t.Of == nil {
-		return Descendants()
+	if !t.checked {
+		if err := checkProc(); err != nil {
+			return nil, err
+		}
+		t.checked = true
 	}
 	for {
-		held := t.r.holds(t.Of)
-		procs, err := snapshot()
+		held := t.Of == nil || t.r.holds(t.Of)
+		procs, err := snapshot(seen)
 		if err != nil {
 			return nil, err
 		}
-		if t.r.holds(t.Of) == held { // else who had the pid in procs is not known
+		if t.Of == nil || t.r.holds(t.Of) == held { // else who had the pid in procs is not known
 			return t.pick(procs, held), nil
 		}
 	}
@@ -307,22 +288,12 @@ func (t *tree) pick(procs map[int]Proc, held bool) (found []Proc) {
 	if t.seen == nil {
 		t.seen = map[int]uint64{}
 	}
-	t.freed = t.freed || !held && !t.numberKept(procs)
 	ours := below(procs, os.Getpid())
-	t.include(ours, t.marked)
-	// A session is inherited and cannot be joined, so one that a member is in
-	// was made in the tree, and so was all that is in it. Ours is the exception:
-	// the child and others of our children were started in it.
-	sessions := map[int]bool{}
-	for grown := true; grown; {
-		for _, p := range ours {
-			if t.member(p) && p.SID != procs[os.Getpid()].SID {
-				sessions[p.SID] = true
-			}
-		}
-		grown = t.include(ours, func(p Proc) bool {
-			return sessions[p.SID] || descendsFrom(procs, p, t.member)
-		})
+	if t.Of == nil {
+		t.include(ours, func(Proc) bool { return true })
+	} else {
+		t.freed = t.freed || !held && !t.numberKept(procs)
+		t.attribute(procs, ours)
 	}
 	for _, p := range ours {
 		if t.member(p) && !p.ended {
@@ -330,6 +301,49 @@ func (t *tree) pick(procs map[int]Proc, held bool) (found []Proc) {
 		}
 	}
 	return found
+}
+
+// attribute finds out which of ours belong to the child's tree.
+func (t *tree) attribute(procs map[int]Proc, ours []Proc) {
+	t.include(ours, t.numbered)
+	t.include(ours, t.marked)
+	// Read after the snapshot, so that a pid that is in both and was a
+	// stranger's then is told by its start time.
+	boxed := t.Of.box.members()
+	t.include(ours, func(p Proc) bool { return boxed[p.PID] })
+	// A session is inherited and cannot be joined, so one that a member is in
+	// was made in the tree, and so was all that is in it. Ours is the exception:
+	// the child and others of our children were started in it.
+	t.sessions = map[int]bool{}
+	for grown := true; grown; {
+		for _, p := range ours {
+			if t.member(p) && p.SID > 0 && p.SID != procs[os.Getpid()].SID {
+				t.sessions[p.SID] = true
+			}
+		}
+		grown = t.include(ours, func(p Proc) bool {
+			return t.sessions[p.SID] || descendsFrom(procs, p, t.member)
+		})
+	}
+}
+
+// plainly tells of a process that was just read whether it belongs to the tree,
+// as far as it and those that were read before it say.
+func (t *tree) plainly(procs map[int]Proc, p Proc) bool {
+	self := os.Getpid()
+	if p.PID == self || p.PPID != self && !descendsFrom(procs, p, func(a Proc) bool { return a.PID == self }) {
+		return false
+	}
+	// The group's number is surely the child's only while that is not reaped.
+	member := func(p Proc) bool { return t.known(p) || t.numbered(p) && t.r.holds(t.Of) }
+	if t.Of == nil || member(p) || t.sessions[p.SID] {
+		return true
+	}
+	if p.PPID == self {
+		return t.marked(p)
+	}
+	parent, ok := procs[p.PPID]
+	return ok && member(parent)
 }
 
 // include remembers as members those of procs that belong, and returns whether
@@ -360,11 +374,15 @@ func (t *tree) numberKept(procs map[int]Proc) bool {
 
 // numbered tells whether p is in the group, or in the session, that has the
 // child's pid as its number.
-func (t *tree) numbered(p Proc) bool { return p.PGID == t.Of.pid || p.SID == t.Of.pid }
+func (t *tree) numbered(p Proc) bool {
+	return !t.freed && (p.PGID == t.Of.pid || p.SID == t.Of.pid)
+}
 
-func (t *tree) member(p Proc) bool {
+func (t *tree) member(p Proc) bool { return t.known(p) || t.Of != nil && t.numbered(p) }
+
+func (t *tree) known(p Proc) bool {
 	start, ok := t.seen[p.PID]
-	return ok && start == p.Start || !t.freed && t.numbered(p)
+	return ok && start == p.Start
 }
 
 func (t *tree) marked(p Proc) bool {
@@ -428,11 +446,7 @@ func (r *Reaper) signalProc(p Proc, sig syscall.Signal) error {
 	if err == nil {
 		defer unix.Close(fd)
 	}
-	proc, statErr := procfs.NewProc(p.PID)
-	if statErr != nil {
-		return syscall.ESRCH
-	}
-	if stat, statErr := proc.Stat(); statErr != nil || stat.Starttime != p.Start {
+	if !p.same() {
 		return syscall.ESRCH
 	}
 	if err == nil {

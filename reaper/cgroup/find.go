@@ -67,7 +67,7 @@ func (b *Box) Dir(c Controller) (dir string, v2 bool) {
 // only the given ones are looked for, or all if there is none: on v1 each costs
 // some system calls.
 func (w Where) Find(only ...Controller) *Box {
-	w.Proc, w.PID = cmp.Or(w.Proc, "/proc"), cmp.Or(w.PID, os.Getpid())
+	w = w.filled()
 	text, err := readFile(w.Proc+"/self/cgroup", slices.Grow([]byte(nil), 4096)) // not on the stack, which would have to grow
 	if err != nil {
 		return nil
@@ -100,6 +100,12 @@ func (w Where) Find(only ...Controller) *Box {
 		return nil
 	}
 	return b
+}
+
+// filled is w with its defaults.
+func (w Where) filled() Where {
+	w.Proc, w.PID = cmp.Or(w.Proc, "/proc"), cmp.Or(w.PID, os.Getpid())
+	return w
 }
 
 // membership is the group that we are in, as the kernel tells it, for one
