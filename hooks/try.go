@@ -76,6 +76,7 @@ func (t *try) run(ctx context.Context, env []string) (exported []string, res Res
 		return nil, res
 	}
 	res = t.wait(ctx)
+	t.child.Release()
 	t.out.drain()
 	exported, err = readExport(file)
 	t.r.tell(exported) // a failed one may have printed what it was about to hand on
@@ -113,7 +114,7 @@ func (t *try) start(file int, env []string) (Result, error) {
 	}
 	command := reaper.Command{
 		Path: path, Args: in.program, Env: in.env, Dir: in.dir,
-		Foreground: t.r.Foreground && t.at.foreground,
+		Foreground: t.r.Foreground && t.at.foreground, Group: true,
 	}
 	uid := -1
 	if id := t.step.identity; id != nil {

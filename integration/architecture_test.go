@@ -21,7 +21,7 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // imports are the packages of ours that each package may import: the arrows of
 // the design, which point down only.
 var imports = map[string][]string{
-	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes"},
+	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes", "reaper"},
 	"cmd/fetch":            {"cmd/internal/cli", "hooks/download"},
 	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report"},
@@ -33,7 +33,7 @@ var imports = map[string][]string{
 	"hooks/storage":        {"hooks"},
 	"probes":               {"probes/report", "reaper"},
 	"probes/report":        {},
-	"reaper":               {},
+	"reaper":               {"reaper/cgroup"},
 	"reaper/cgroup":        {},
 }
 

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // shared is the one Reaper of the test process. It takes the status of every
@@ -37,6 +38,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	reaper.Gate(os.Args)
 	if name := os.Getenv(envRole); name != "" {
 		role, ok := roles[name]
 		if !ok {
@@ -61,6 +63,7 @@ func program(t testing.TB, role string, arg any) reaper.Command {
 	return reaper.Command{
 		Path: self(), Args: []string{"cleanimg-" + role}, Env: roleEnv(role, arg),
 		Files: []uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()},
+		Group: true, // where there is a gate: in a place with cgroups
 	}
 }
 
@@ -211,6 +214,8 @@ func parsePlace(s string) place {
 //	pid_max=N   of the namespace
 //	proc=none   nothing is mounted at /proc
 //	proc=outer  /proc is that of the pid namespace above
+//	proc=hidden /proc shows only what we could trace, and that are our own
+//	cgroup      we are in a cgroup v2 group that we may make others in
 //	filter=X    a seccomp filter: pidfd, waitid
 func rerun(t *testing.T, where string) bool {
 	t.Helper()
@@ -274,6 +279,17 @@ func stage(where string) int {
 	if _, sub := p["sub"]; sub {
 		cmd.Env = append(cmd.Env, envRole+"=init")
 	}
+	if _, boxed := p["cgroup"]; boxed {
+		dir, err := os.MkdirTemp(cgroup.Where{}.Unified(), "cleanimg-init-test-")
+		if err != nil {
+			fmt.Println("make a cgroup v2 group:", err)
+			return codeNotAllowed
+		}
+		defer os.Remove(dir) // fails where a test left something in it
+		box, err := os.Open(dir)
+		check(err)
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(box.Fd())
+	}
 	if err := cmd.Start(); err != nil {
 		fmt.Println("start in new namespaces:", err)
 		return codeNotAllowed
@@ -333,6 +349,9 @@ func arrive(where string) error {
 		}
 	}
 	syscall.CloseOnExec(3)
+	if _, boxed := p["cgroup"]; boxed {
+		shared.Gate = self()
+	}
 	return installFilter(p["filter"])
 }
 
@@ -346,13 +365,31 @@ func mountProc(kind, pidMax string) error {
 		}
 	}
 	switch kind {
-	case "outer":
+	case "outer", "mounted":
 		return nil
 	case "none":
 		return unix.Mount("none", "/proc", "tmpfs", 0, "")
+	case "hidden":
+		if err := unix.Mount("proc", "/proc", "proc", 0, "hidepid=2,gid=65532"); err != nil {
+			return err
+		}
+		return execWithout(unix.CAP_SYS_PTRACE)
 	default:
 		return unix.Mount("proc", "/proc", "proc", 0, "")
 	}
+}
+
+// execWithout begins the program anew without a capability, in a place where
+// there is nothing left to mount.
+func execWithout(capability uintptr) error {
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := os.Setenv(envPlace, strings.Replace(os.Getenv(envPlace), "proc=hidden", "proc=mounted", 1)); err != nil {
+		return err
+	}
+	return syscall.Exec(self(), os.Args, os.Environ())
 }
 
 // setPIDMax sets kernel.pid_max, and makes sure that it is the namespace's own.

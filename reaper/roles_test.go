@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // roles are the programs that the test binary can pretend to be. Those that
@@ -46,6 +47,7 @@ func init() {
 		"orphan":   orphan,
 		"chains":   chains,
 		"respawn":  respawn,
+		"settle":   settle,
 		"reuse":    reuse,
 		"masked":   masked,
 		"handover": handover,
@@ -248,12 +250,25 @@ func chains(arg string) int {
 }
 
 // respawn leaves arg daemons behind, each in a session of its own, that fork
-// themselves again and again and live for twenty milliseconds each.
+// themselves again and again and live for two milliseconds each.
 func respawn(arg string) int {
 	signal.Ignore(unix.SIGTERM)
 	for range number(arg) {
-		forkChain(1<<40, 20e6)
+		forkChain(1<<40, 2e6)
 	}
+	return stay()
+}
+
+// settle moves itself into a group that it makes in its own, and stays there
+// with a child.
+func settle(string) int {
+	signal.Ignore(unix.SIGTERM)
+	dir, err := os.MkdirTemp(cgroup.Where{}.Unified(), "nested-")
+	check(err)
+	check(os.WriteFile(dir+"/cgroup.procs", []byte("0"), 0o600))
+	cmd := roleCommand("stubborn", "")
+	cmd.SysProcAttr.Setsid = true
+	check(cmd.Start())
 	return stay()
 }
 

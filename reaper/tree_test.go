@@ -42,17 +42,28 @@ func requireDead(t *testing.T, pids ...int) {
 }
 
 // everyPlace runs a test where the reaper is a subreaper, where it is PID 1,
-// and where pidfds are refused. All are pid namespaces, so that nothing can
+// where pidfds are refused, and where it has cgroups. All are pid namespaces, so that nothing can
 // survive a test that fails.
 func everyPlace(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
-	for _, where := range []string{"sub", "pid1", "sub filter=pidfd"} {
+	for _, where := range []string{"sub", "pid1", "sub filter=pidfd", "pid1 cgroup"} {
 		t.Run(where, func(t *testing.T) {
 			if rerun(t, where) {
 				endAll(t)
 				test(t)
+				checkMethod(t)
 			}
 		})
+	}
+}
+
+// checkMethod makes sure that the place was what it was meant to be.
+func checkMethod(t *testing.T) {
+	t.Helper()
+	if _, boxed := parsePlace(os.Getenv(envPlace))["cgroup"]; boxed {
+		require.Equal(t, reaper.KillByCgroup, shared.KillMethod())
+	} else {
+		require.NotEqual(t, reaper.KillByCgroup, shared.KillMethod())
 	}
 }
 
@@ -159,6 +170,11 @@ func TestEndFindsTheMark(t *testing.T) {
 		child, lines := startReady(t, c, 1)
 		exitOf(t, child)
 		daemon := pids(t, lines)[0]
+		if shared.KillMethod() == reaper.KillByCgroup { // its group tells, whatever the mark
+			assert.Empty(t, shared.End(reaper.Ending{Of: child, Grace: aShortTime}))
+			requireDead(t, daemon)
+			return
+		}
 		assert.Empty(t, shared.End(reaper.Ending{Of: child, Grace: aShortTime}))
 		assert.True(t, alive(daemon), "nothing tells whose it is")
 		assert.Empty(t, shared.End(reaper.Ending{Of: child, Mark: "TEST_MARK=other", Grace: aShortTime}))
@@ -179,7 +195,7 @@ func TestEndOfAGroupWhoseLeaderHasEnded(t *testing.T) {
 	})
 }
 
-// Daemons that fork themselves again every twenty milliseconds, in sessions of
+// Daemons that fork themselves again every two milliseconds, in sessions of
 // their own.
 func TestEndOfRespawning(t *testing.T) {
 	everyPlace(t, func(t *testing.T) {

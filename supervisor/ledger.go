@@ -18,7 +18,8 @@ type ledger struct {
 	r       report.Report
 	passed  [6]report.Passed // the phases so far: each comes once
 	phases  int
-	orphans func() int // reaped so far
+	orphans func() int    // reaped so far
+	method  func() string // how steps' trees are killed
 	redact  *report.Redactor
 	limits  func() cgroup.Limits // of the container, as they were seen last
 }
@@ -43,9 +44,10 @@ func (l *ledger) begin(version string) {
 
 // snapshot returns a copy that nobody changes any more.
 func (l *ledger) snapshot() *report.Report {
-	reaped := l.orphans()
+	reaped, method := l.orphans(), l.method()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.r.KillMethod = method
 	l.r.Reaped, l.r.At, l.r.Phases = reaped, time.Now(), l.passed[:l.phases]
 	return l.r.Clone()
 }

@@ -145,7 +145,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 		cfg: c, opts: o,
 		redact:  report.NewRedactor(o.Environ),
 		term:    terminationLog{path: string(c.TerminationLog)},
-		reaper:  &reaper.Reaper{},
+		reaper:  &reaper.Reaper{Gate: "/proc/self/exe"}, // main begins with reaper.Gate
 		signals: make(chan os.Signal, 128),
 		stops:   make(chan os.Signal, 16),
 		serving: make(chan struct{}),
@@ -154,7 +154,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 	s.sink = newSink(o.Stderr, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
 	s.gauge.log, s.ledger.limits = s.log, s.gauge.last
-	s.ledger.orphans, s.ledger.redact = s.reaper.Orphans, s.redact
+	s.ledger.orphans, s.ledger.method, s.ledger.redact = s.reaper.Orphans, s.reaper.KillMethod, s.redact
 	s.ledger.begin(o.Version)
 	return s
 }

@@ -21,10 +21,12 @@ import (
 
 	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/version"
 	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
 
 func main() {
+	reaper.Gate(os.Args) // does not return where we were started to become a step
 	os.Exit(run(os.Args, os.Environ(), os.Stdout, os.Stderr))
 }
 

@@ -86,6 +86,9 @@ type Report struct {
 	Forwarded map[string]int `json:"forwarded,omitempty"` // sent on, by the name under which that was
 	Reaped    int            `json:"reaped"`              // orphans collected
 	ExitCode  *int           `json:"exit_code,omitempty"`
+	// KillMethod is how the tree of the last step would be killed: "cgroup" or
+	// "walk" (of /proc); empty before the first step.
+	KillMethod string `json:"kill_method,omitempty"`
 }
 
 // Passed is a phase that has begun.

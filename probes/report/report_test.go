@@ -32,7 +32,7 @@ func full() *report.Report {
 		Command: &report.Command{Name: "nginx", PID: 7, StartedAt: noon, EndedAt: noon, Code: code(0)},
 		Failure: &report.Failure{Step: "20-migrate", Cause: report.TimedOut, Code: 124, Reason: "30s charged", Stderr: []byte("secret output\n")},
 		Signals: map[string]int{"TERM": 1}, Forwarded: map[string]int{"QUIT": 1},
-		Reaped: 3, ExitCode: code(124),
+		Reaped: 3, ExitCode: code(124), KillMethod: "walk",
 	}
 }
 
@@ -44,7 +44,7 @@ func TestJSON(t *testing.T) {
 		`"steps":[{"name":"20-migrate","kind":"hook","stage":1,"result":"timeout","attempts":2,"started_at":"2026-11-22T12:00:00Z","ended_at":"2026-11-22T12:00:01Z",`+
 		`"seconds":1.5,"code":124,"reason":"30s charged","timeout_seconds":30,"cpu_seconds":0.25,"max_rss_bytes":1048576}],"skipped":["10-wait"],`+
 		`"command":{"name":"nginx","pid":7,"started_at":"2026-11-22T12:00:00Z","ended_at":"2026-11-22T12:00:00Z","code":0},`+
-		`"failure":{"step":"20-migrate","cause":"timeout","code":124,"reason":"30s charged"},"signals":{"TERM":1},"forwarded":{"QUIT":1},"reaped":3,"exit_code":124}`+"\n", string(got))
+		`"failure":{"step":"20-migrate","cause":"timeout","code":124,"reason":"30s charged"},"signals":{"TERM":1},"forwarded":{"QUIT":1},"reaped":3,"exit_code":124,"kill_method":"walk"}`+"\n", string(got))
 	assert.NotContains(t, string(got), "secret output")
 }
 
