@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -50,7 +49,10 @@ func TestDockerNginx(t *testing.T) {
 	root.hook("10-gate", "await /tmp/gate\n")
 	root.hook("20-config.yaml", `run: [/bin/testprog, write, /tmp/listen.conf, "listen ${PORT:-8080};"]`+"\n")
 	c := startContainer(t, root.appImage(),
-		[]string{"--publish", "127.0.0.1::8081", "--env", "PORT=8081", "--env", "CLEANIMG_INIT_SIGNAL_REWRITE=TERM:QUIT"},
+		[]string{
+			"--publish", "127.0.0.1::8081", "--env", "PORT=8081", "--env", "CLEANIMG_INIT_SIGNAL_REWRITE=TERM:QUIT",
+			"--env", "CLEANIMG_INIT_STARTUP_CHECK=tcp://127.0.0.1:8081", "--env", "CLEANIMG_INIT_READINESS_CHECK=http://localhost:8081/#period=500ms",
+		},
 		server, "-e", "stderr", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;")
 	probes, site := c.prober(), "http://"+c.address(8081)
 
@@ -58,7 +60,7 @@ func TestDockerNginx(t *testing.T) {
 	probes.answers(503, 200, 503)
 	c.open()
 	probes.becomes("/health/ready", 200)
-	require.Eventually(t, func() bool { return httpBody(site+"/") == "hello from nginx\n" }, patience, 50*time.Millisecond)
+	assert.Equal(t, "hello from nginx\n", httpBody(site+"/"), "ready means that it serves")
 
 	resp, err := http.Get(site + "/slow")
 	require.NoError(t, err)

@@ -36,7 +36,10 @@ env: {TZ: UTC}
 timeout: 2m
 `)
 	c := startContainer(t, root.appImage("ENV PGDATA=/data/db"),
-		[]string{"--tmpfs", "/data:uid=65532,gid=65532,mode=0700", "--env", "CLEANIMG_INIT_SIGNAL_REWRITE=TERM:INT"},
+		[]string{
+			"--tmpfs", "/data:uid=65532,gid=65532,mode=0700", "--env", "CLEANIMG_INIT_SIGNAL_REWRITE=TERM:INT",
+			"--env", "CLEANIMG_INIT_NOTIFY=main", "--env", "CLEANIMG_INIT_READINESS_CHECK=unix:///tmp/.s.PGSQL.5432",
+		},
 		bin+"/postgres", "-k", "/tmp", "-c", "listen_addresses=127.0.0.1")
 	probes := c.prober()
 	query := func(sql string) (string, int) {
@@ -47,11 +50,11 @@ timeout: 2m
 	probes.answers(503, 200, 503)
 	c.open()
 	probes.becomes("/health/ready", 200)
-	require.EventuallyWithT(t, func(ct *assert.CollectT) {
-		answer, code := query("SELECT 1")
-		assert.Zero(ct, code)
-		assert.Equal(ct, "1", answer)
-	}, patience, 100*time.Millisecond)
+	answer, code := query("SELECT 1")
+	require.Zero(t, code, "ready means that it accepts connections: %s", answer)
+	assert.Equal(t, "1", answer)
+	_, status := probes.get("/status")
+	assert.Contains(t, status, `"notify":{"ready":true`, "postgres is built with systemd's library")
 
 	// TERM would make postgres wait for this session; INT, which TERM is
 	// rewritten to, makes it say goodbye.

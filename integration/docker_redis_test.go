@@ -22,8 +22,12 @@ func TestDockerRedis(t *testing.T) {
 	root.program(server)
 	root.hook("10-gate", "await /tmp/gate\n")
 	root.hook("20-port", "export REDIS_PORT=6400\n")
-	root.hook("30-config.yaml", `run: [/bin/testprog, write, /tmp/redis.conf, "save \"\"\nport ${REDIS_PORT}\nprotected-mode ${PROTECTED:-no}"]`+"\n")
-	c := startContainer(t, root.appImage(), []string{"--publish", "127.0.0.1::6400", "--env", "CLEANIMG_INIT_DRAIN_DELAY=5m"},
+	root.hook("30-config.yaml", `run: [/bin/testprog, write, /tmp/redis.conf, "save \"\"\nport ${REDIS_PORT}\nprotected-mode ${PROTECTED:-no}\nenable-debug-command yes"]`+"\n")
+	c := startContainer(t, root.appImage(),
+		[]string{
+			"--publish", "127.0.0.1::6400", "--env", "CLEANIMG_INIT_DRAIN_DELAY=5m", "--env",
+			"CLEANIMG_INIT_READINESS_CHECK=exec:/bin/testprog?arg=ask&arg=127.0.0.1:6400&arg=PING&arg=%2BPONG#period=300ms&timeout=2s&failure=2",
+		},
 		server, "/tmp/redis.conf")
 	probes, redis := c.prober(), c.address(6400)
 
@@ -35,16 +39,22 @@ func TestDockerRedis(t *testing.T) {
 	c.open()
 	probes.becomes("/health/ready", 200)
 	probes.answers(200, 200, 200)
-	require.EventuallyWithT(t, func(ct *assert.CollectT) {
-		answer, err := exchange(redis, "PING")
-		assert.NoError(ct, err)
-		assert.Equal(ct, "+PONG", answer)
-	}, patience, 50*time.Millisecond)
+	answer, err := exchange(redis, "PING")
+	require.NoError(t, err, "ready means that it answers")
+	assert.Equal(t, "+PONG", answer)
+
+	// It hangs: the port is open, but nobody answers.
+	hung := make(chan struct{})
+	go func() { defer close(hung); _, _ = exchange(redis, "DEBUG SLEEP 12") }()
+	probes.becomes("/health/ready", 503)
+	probes.answers(200, 200, 503)
+	<-hung
+	probes.becomes("/health/ready", 200)
 
 	c.stopping()
 	probes.becomes("/health/ready", 503)
 	probes.answers(200, 200, 503)
-	answer, err := exchange(redis, "PING")
+	answer, err = exchange(redis, "PING")
 	assert.NoError(t, err, "the application serves while it is drained")
 	assert.Equal(t, "+PONG", answer)
 

@@ -72,7 +72,15 @@ func TestDockerHealthcheck(t *testing.T) {
 	root := newAppRoot(t)
 	root.hook("10-gate", "await /tmp/gate\n")
 	image := root.appImage(`HEALTHCHECK --interval=500ms --timeout=5s --start-period=60s --retries=2 CMD ["/usr/local/bin/cleanimg-init", "--probe", "ready"]`)
-	c := startContainer(t, image, nil, "/bin/testprog", "trap", "-on", "TERM=0")
+	c := startContainer(t, image, []string{"--env", "CLEANIMG_INIT_READINESS_CHECK=http://127.0.0.1:8080/#period=200ms"},
+		"/bin/testprog", "bg", "answer", "127.0.0.1:8080", "/tmp/status", ";", "trap", "-on", "TERM=0")
+	health := func(want string) {
+		require.Eventually(t, func() bool { return c.inspect("{{.State.Health.Status}}") == want }, patience, 100*time.Millisecond, want)
+	}
+	answers := func(status string) {
+		out, code := c.exec("/bin/testprog", "write", "/tmp/status", status)
+		require.Zero(t, code, out)
+	}
 
 	c.prober().becomes("/health/live", 200)
 	out, code := c.exec("/usr/local/bin/cleanimg-init", "--probe", "ready")
@@ -80,7 +88,14 @@ func TestDockerHealthcheck(t *testing.T) {
 	assert.Equal(t, "starting", c.inspect("{{.State.Health.Status}}"))
 
 	c.open()
-	require.Eventually(t, func() bool { return c.inspect("{{.State.Health.Status}}") == "healthy" }, patience, 100*time.Millisecond)
+	c.prober().becomes("/health/startup", 200)
+	assert.Equal(t, "starting", c.inspect("{{.State.Health.Status}}"), "not ready while its check does not pass")
+	answers("200")
+	health("healthy")
+	answers("503")
+	health("unhealthy")
+	answers("200")
+	health("healthy")
 	out, code = c.exec("/usr/local/bin/cleanimg-init", "--probe", "startup")
 	assert.Equal(t, 0, code, out)
 	code, _ = c.stop()

@@ -103,10 +103,12 @@ func status(r *report.Report) Response { return Response{Status: 200, Body: r.JS
 // passed says whose word it is: that of a check, the command's own, or, so that
 // nobody takes it for that, none.
 func passed(r *report.Report, name string) Response {
-	word := "none"
+	word, check := "none", r.Check(name)
 	switch {
-	case r.Check(name) != nil:
+	case check != nil && check.Passed:
 		word = "ok"
+	case check != nil:
+		word = "pending" // a liveness check has the benefit of the doubt
 	case r.Notify != nil && (name != report.LivenessCheck && name != "" || r.Notify.Watchdog == report.WatchdogFed):
 		word = "notify"
 	}

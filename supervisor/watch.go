@@ -62,18 +62,18 @@ func (c *Config) namedChecks() (names []string, checks []probes.Check) {
 // supervises tells whether we are there while a command runs.
 func (c *Config) supervises() bool { return len(c.Command) > 0 && c.Mode != ModeExec }
 
-// unwatched says why checks or NOTIFY are set and do nothing, or is empty.
+// unwatched says what is set and does nothing, and why, or is empty.
 func (c *Config) unwatched() string {
 	names, _ := c.namedChecks()
 	switch {
 	case len(names) == 0 && c.Notify == NotifyOff:
 		return ""
 	case len(c.Command) == 0:
-		return "there is no command"
+		return "checks and NOTIFY do nothing: there is no command"
 	case c.Mode == ModeExec:
-		return "in exec mode nobody is there to watch"
+		return "checks and NOTIFY do nothing: in exec mode nobody is there to watch"
 	case len(names) > 0 && !c.HTTP():
-		return "nobody could ask for the result: HTTP_LISTEN is off"
+		return "checks do nothing: HTTP_LISTEN is off, so nobody could ask for the result"
 	default:
 		return ""
 	}

@@ -87,6 +87,7 @@ func init() {
 		"listen":  listen,
 		"connect": connect,
 		"get":     get,
+		"ask":     ask,
 		"answer":  answer,
 		"notify":  notify,
 
