@@ -435,3 +435,9 @@ func unescape(s string) (plain string, changed bool) {
 	}
 	return string(b), changed
 }
+
+// SecretVariable reports whether a [Redactor] takes all of a variable's value
+// for a secret, by the variable's name.
+func SecretVariable(name, value string) bool {
+	return value != "" && secretVariable(name, value)
+}

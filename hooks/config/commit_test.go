@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestCommit(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "1", "conf.d/deep/b": "2", "c.tmpl": "3"})
+	assert.Equal(t, Result{Written: []string{"a", "c", "conf.d/deep/b"}}, f.commit())
+	assert.Equal(t, "123", f.read("a")+f.read("conf.d/deep/b")+f.read("c"))
+	f.onlyHas("a", "c", "conf.d")
+	writeFile(t, filepath.Join(f.OutputDir, "other"), "somebody else's")
+
+	// What is as it should be is left alone, times too.
+	past := time.Now().Add(-time.Hour).Truncate(time.Second)
+	require.NoError(t, os.Chtimes(filepath.Join(f.OutputDir, "a"), past, past))
+	f.templates(map[string]string{"c.tmpl": "4"})
+	assert.Equal(t, Result{Written: []string{"c"}, Unchanged: []string{"a", "conf.d/deep/b"}}, f.commit())
+	info, err := os.Stat(filepath.Join(f.OutputDir, "a"))
+	require.NoError(t, err)
+	assert.Equal(t, past, info.ModTime())
+
+	// The mode is part of what is compared.
+	require.NoError(t, os.Chmod(filepath.Join(f.OutputDir, "a"), 0o666))
+	assert.Equal(t, []string{"a"}, f.commit().Written)
+	assert.EqualValues(t, 0o644, f.mode("a"))
+	f.onlyHas("a", "c", "conf.d", "other")
+}
+
+// TestCommitIsAllOrNothing: whatever the n-th file cannot be written for, the
+// others are as they were.
+func TestCommitIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	for name, breaks := range map[string]func(t *testing.T, out string) (heal func()){
+		"a directory in the place of a file": func(t *testing.T, out string) func() {
+			require.NoError(t, os.Mkdir(filepath.Join(out, "z"), 0o755))
+			return func() { os.Remove(filepath.Join(out, "z")) }
+		},
+		"a file in the place of a directory": func(t *testing.T, out string) func() {
+			writeFile(t, filepath.Join(out, "sub"), "x")
+			return func() { os.Remove(filepath.Join(out, "sub")) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setUp(t, map[string]string{"a": "old", "m": "old"})
+			f.commit()
+			f.templates(map[string]string{"a": "new", "b": "new", "m": "new", "sub/s": "new", "z": "new"})
+			heal := breaks(t, f.OutputDir)
+			_, err := f.render().Commit(t.Context())
+			require.Error(t, err)
+			assert.Equal(t, "oldold", f.read("a")+f.read("m"))
+			heal()
+			f.onlyHas("a", "m")
+			f.commit()
+			f.onlyHas("a", "b", "m", "sub", "z")
+			assert.Equal(t, "newnew", f.read("a")+f.read("m"))
+		})
+	}
+}
+
+// TestRollback fails the replacement of the last file, after all the others
+// have been replaced: the target becomes a directory in between.
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "old", "m": "old", "z": "old"})
+	f.commit()
+	require.NoError(t, os.Chmod(filepath.Join(f.OutputDir, "a"), 0o604))
+	before := stat(t, filepath.Join(f.OutputDir, "a"))
+	f.templates(map[string]string{"a": "new", "b": "new", "m": "new", "z": "new"})
+	out := f.render()
+	changes, unchanged, err := out.changes()
+	require.NoError(t, err)
+	require.Len(t, changes, 4)
+	assert.Empty(t, unchanged)
+	for _, c := range changes {
+		require.NoError(t, out.stage(c))
+	}
+	for _, c := range changes[:3] {
+		require.NoError(t, out.replace(c))
+	}
+	assert.Equal(t, "newnewnew", f.read("a")+f.read("b")+f.read("m"))
+	require.NoError(t, os.Remove(changes[3].target))
+	require.NoError(t, os.Mkdir(changes[3].target, 0o755))
+	require.Error(t, out.replace(changes[3]))
+	require.NoError(t, rollback(changes))
+	for _, c := range changes {
+		c.clean(false)
+	}
+	assert.Equal(t, "oldold", f.read("a")+f.read("m"))
+	f.onlyHas("a", "m", "z")
+	assert.True(t, os.SameFile(before, stat(t, filepath.Join(f.OutputDir, "a"))), "the very file is back, with mode and times")
+	assert.EqualValues(t, 0o604, f.mode("a"))
+}
+
+func stat(t *testing.T, name string) fs.FileInfo {
+	t.Helper()
+	info, err := os.Stat(name)
+	require.NoError(t, err)
+	return info
+}
+
+func TestCommitIsInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, atomic := range []bool{false, true} {
+		f := setUp(t, map[string]string{"a": "old"})
+		f.AtomicDir = atomic
+		f.commit()
+		f.templates(map[string]string{"a": "new", "b": "new"})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("enough"))
+		_, err := f.render().Commit(ctx)
+		require.ErrorContains(t, err, "enough")
+		assert.Equal(t, "old", f.read("a"))
+		assert.NoFileExists(t, filepath.Join(f.OutputDir, "b"))
+		_, err = Render(ctx, f.Options)
+		require.ErrorContains(t, err, "enough")
+	}
+}
+
+// TestCommitSweeps removes what a killed run left, and waits for one that is
+// still at work.
+func TestCommitSweeps(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "1"})
+	writeFile(t, filepath.Join(f.OutputDir, ".a"+newMark+"0000000001"), "left")
+	writeFile(t, filepath.Join(f.OutputDir, ".a"+oldMark+"0000000001"), "left")
+	unlock, err := lock(t.Context(), f.OutputDir)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = f.render().Commit(ctx)
+	require.ErrorContains(t, err, "another generate-config is writing there")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	unlock()
+	f.commit()
+	f.onlyHas("a")
+}
+
+func TestOwners(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "1", "b": "2"})
+	mine, err := ParseMode("a=0640:" + uid())
+	require.NoError(t, err)
+	f.Modes = []Mode{mine}
+	f.commit()
+	assert.Empty(t, f.commit().Written)
+	if os.Geteuid() == 0 {
+		foreign, err := ParseMode("b=0600:65532:65532")
+		require.NoError(t, err)
+		f.Modes = append(f.Modes, foreign)
+		f.commit()
+		assert.Equal(t, owner{65532, 65532}, ownerOf(stat(t, filepath.Join(f.OutputDir, "b"))))
+		assert.Empty(t, f.commit().Written)
+	}
+}
+
+// uid is our user and group, as --mode wants them.
+func uid() string { return fmt.Sprintf("%d:%d", os.Geteuid(), os.Getegid()) }
+
+func TestAtomicDir(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "1", "conf.d/b": "1", "gone": "1"})
+	f.AtomicDir = true
+	writeFile(t, filepath.Join(f.OutputDir, "other"), "somebody else's")
+	f.commit()
+	first, err := os.Readlink(filepath.Join(f.OutputDir, dataLink))
+	require.NoError(t, err)
+	assert.Equal(t, "111", f.read("a")+f.read("conf.d/b")+f.read("gone"))
+	target, err := os.Readlink(filepath.Join(f.OutputDir, "conf.d"))
+	require.NoError(t, err)
+	assert.Equal(t, "..data/conf.d", target)
+	assert.Empty(t, f.commit().Written)
+	unchanged := stat(t, filepath.Join(f.OutputDir, "a"))
+
+	require.NoError(t, os.Remove(filepath.Join(f.TemplateDir, "gone")))
+	f.templates(map[string]string{"conf.d/b": "2", "new": "2"})
+	assert.Equal(t, Result{Written: []string{"conf.d/b", "new"}, Unchanged: []string{"a"}}, f.commit())
+	second, err := os.Readlink(filepath.Join(f.OutputDir, dataLink))
+	require.NoError(t, err)
+	assert.NotEqual(t, first, second)
+	f.onlyHas("a", "conf.d", "new", "other", dataLink, second)
+	assert.Equal(t, "122", f.read("a")+f.read("conf.d/b")+f.read("new"))
+	assert.True(t, os.SameFile(unchanged, stat(t, filepath.Join(f.OutputDir, "a"))), "what has not changed is the same file")
+
+	// What a killed run left is removed.
+	writeFile(t, filepath.Join(f.OutputDir, dataMark+"0000000001", "half"), "x")
+	f.commit()
+	f.onlyHas("a", "conf.d", "new", "other", dataLink, second)
+
+	// Without the option links become files again.
+	f.AtomicDir = false
+	f.templates(map[string]string{"a": "3"})
+	f.commit()
+	assert.Equal(t, "3", f.read("a"))
+}
+
+func TestAtomicDirAdoptsFiles(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "old", "b": "old"})
+	f.commit()
+	f.AtomicDir = true
+	f.templates(map[string]string{"a": "new", "c": "new"})
+	f.commit()
+	assert.Equal(t, "newoldnew", f.read("a")+f.read("b")+f.read("c"))
+
+	f = setUp(t, map[string]string{"conf.d/a": "x"})
+	f.commit()
+	f.AtomicDir = true
+	_, err := f.render().Commit(t.Context())
+	require.ErrorContains(t, err, "is a directory that was not made with --atomic-dir")
+
+	for what, make := range map[string]func(string) error{
+		"leads to /etc, which is not ours": func(name string) error { return os.Symlink("/etc", name) },
+		"is no link":                       func(name string) error { return os.Mkdir(name, 0o755) },
+	} {
+		f = setUp(t, map[string]string{"a": "x"})
+		f.AtomicDir = true
+		require.NoError(t, os.MkdirAll(f.OutputDir, 0o755))
+		require.NoError(t, make(filepath.Join(f.OutputDir, dataLink)))
+		_, err = f.render().Commit(t.Context())
+		require.ErrorContains(t, err, what)
+	}
+}
+
+// TestMountedFile writes onto files that something is mounted on, as subPath
+// volumes are, in a mount namespace of its own; see inMountedFile.
+func TestMountedFile(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"app.conf": "longer new content\n", "other": "new"})
+	volume := filepath.Join(t.TempDir(), "volume")
+	writeFile(t, volume, "old content of the volume\n")
+	writeFile(t, filepath.Join(f.OutputDir, "app.conf"), "below the mount")
+	out, err := role(t, unix.CLONE_NEWNS, "mounted", f.TemplateDir, f.OutputDir, volume).CombinedOutput()
+	if err != nil && strings.Contains(string(out), "operation not permitted") && os.Getenv("CI") == "" {
+		t.Skipf("no mount namespaces here: %s", out)
+	}
+	require.NoError(t, err, "%s", out)
+	data, err := os.ReadFile(volume)
+	require.NoError(t, err)
+	assert.Equal(t, "longer new content\n", string(data))
+	assert.Equal(t, "below the mount", f.read("app.conf"))
+	f.onlyHas("app.conf", "other")
+}
+
+// inMountedFile is the process of TestMountedFile.
+func inMountedFile(templates, out, volume string) error {
+	target := filepath.Join(out, "app.conf")
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount(volume, target, "", unix.MS_BIND, "")); err != nil {
+		return err
+	}
+	if !isMountPoint(target) || isMountPoint(templates) {
+		return errors.New("which of the two is a mount point?")
+	}
+	output, err := Render(context.Background(), Options{TemplateDir: templates, OutputDir: out})
+	if err != nil {
+		return err
+	}
+	// The same with a rename that finds out, and a failure after it.
+	changes, _, err := output.changes()
+	if err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if err := output.stage(c); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(changes, func(c *change) bool { return c.name == "app.conf" })
+	staged, err := writeNew(beside(target, newMark), changes[i].file, output.warnMode)
+	if err != nil {
+		return err
+	}
+	kept := changes[i].backup
+	changes[i].inPlace, changes[i].staged, changes[i].backup = false, staged, ""
+	if err := output.replace(changes[i]); err != nil {
+		return err
+	}
+	if data, _ := os.ReadFile(changes[i].backup); changes[i].backup != kept || string(data) != "old content of the volume\n" {
+		return errors.New("there is no copy of the old content")
+	}
+	if err := rollback(changes); err != nil {
+		return err
+	}
+	if data, _ := os.ReadFile(target); string(data) != "old content of the volume\n" {
+		return errors.New("rolled back: " + string(data))
+	}
+	for _, c := range changes {
+		c.clean(false)
+	}
+	_, err = output.Commit(context.Background())
+	return err
+}
