@@ -158,13 +158,3 @@ func scanReference(text string, depth int) (r reference, closed bool) {
 func isNameByte(c byte, i int) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_' || i > 0 && '0' <= c && c <= '9'
 }
-
-// isName tells whether s is a name that a shell could use.
-func isName(s string) bool {
-	for i := range len(s) {
-		if !isNameByte(s[i], i) {
-			return false
-		}
-	}
-	return s != ""
-}

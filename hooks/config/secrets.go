@@ -182,30 +182,32 @@ func (e *environment) variable(name string) (value string, set bool, err error) 
 	return value, set, nil
 }
 
-// without forgets the files that are the templates' own business: what names
+// without forgets the files that are the templates' own business: what uses
 // LOG_FILE itself does not want its content for LOG.
 func (e *environment) without(texts []string) {
 	for name := range e.files {
-		if slices.ContainsFunc(texts, func(text string) bool { return mentions(text, name+"_FILE") }) {
+		if slices.ContainsFunc(texts, func(text string) bool { return uses(text, name+"_FILE") }) {
 			delete(e.files, name)
 		}
 	}
 }
 
-// mentions tells whether name is a word of text.
-func mentions(text, name string) bool {
-	for at := 0; ; {
-		i := strings.Index(text[at:], name)
-		if i < 0 {
-			return false
-		}
-		at += i
-		before := at > 0 && isNameByte(text[at-1], 1)
-		at += len(name)
-		if !before && (at == len(text) || !isNameByte(text[at], 1)) {
-			return true
+// uses tells whether a text has a variable in it, in one of the ways in which
+// it is written there.
+func uses(text, name string) bool {
+	for _, before := range [...]string{"${", ".Env.", `env "`, `.Env "`} {
+		for at := 0; ; {
+			i := strings.Index(text[at:], before+name)
+			if i < 0 {
+				break
+			}
+			at += i + len(before+name)
+			if at == len(text) || !isNameByte(text[at], 1) {
+				return true
+			}
 		}
 	}
+	return false
 }
 
 // all is .Env for those that walk through it: the variables.

@@ -23,6 +23,7 @@ func TestVariablesFromFiles(t *testing.T) {
 		"a.conf":   "${DB_PASSWORD}|${FROM_SECRET}|${TLS_KEY}|${EMPTY}",
 		"b.tmpl":   `{{ .Env.DB_PASSWORD }}|{{ env "DB_PASSWORD" }}|{{ env "EMPTY" }}`,
 		"log.conf": "${LOG:-info} to ${LOG_FILE}",
+		"word":     "set DB_PASSWORD or DB_PASSWORD_FILE",
 	})
 	f.Environ = []string{"DB_PASSWORD_FILE=" + filepath.Join(dir, "pw"), "EMPTY=", "EMPTY_FILE=" + filepath.Join(dir, "pw"), "LOG_FILE=/var/log/x", "FROM_SECRET=environment", "OTHER_FILE=/nowhere"}
 	f.secrets(map[string]string{"FROM_SECRET": "secret", "tls.key": "PEM"})
