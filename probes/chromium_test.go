@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,17 +18,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A tab is a page in a headless Chromium, driven by its DevTools protocol over
-// a pair of pipes: JSON messages that end with a zero byte.
-type tab struct {
-	t       *testing.T
+// A browser is a headless Chromium, driven by its DevTools protocol over a pair
+// of pipes: JSON messages that end with a zero byte.
+type browser struct {
 	to      *os.File
-	session string
 	answers chan message
+	id      int
 
 	mu   sync.Mutex
-	id   int
-	said []string // errors and warnings of the page, and of its policy
+	said map[string][]string // errors and warnings of the pages, and of their policy, by session
+}
+
+// A tab is a page in it. There is one at a time.
+type tab struct {
+	*browser
+	t       *testing.T
+	session string
 }
 
 type message struct {
@@ -40,8 +46,8 @@ type message struct {
 	SessionID string `json:"sessionId,omitempty"`
 }
 
-// openTab starts a Chromium that ends with the test.
-func openTab(t *testing.T) *tab {
+// openBrowser starts a Chromium that ends with the test.
+func openBrowser(t *testing.T) *browser {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -59,7 +65,7 @@ func openTab(t *testing.T) *tab {
 	require.NoError(t, cmd.Start())
 	theirIn.Close()
 	theirOut.Close()
-	b := &tab{t: t, to: to, answers: make(chan message)}
+	b := &browser{to: to, answers: make(chan message), said: map[string][]string{}}
 	read := make(chan struct{})
 	over := make(chan struct{})
 	go func() {
@@ -75,20 +81,30 @@ func openTab(t *testing.T) *tab {
 		from.Close()
 		<-read
 	})
-
-	var target struct{ TargetID string }
-	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
-	var attached struct{ SessionID string }
-	b.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
-	b.session = attached.SessionID
-	for _, domain := range []string{"Page", "Runtime", "Log", "DOM"} {
-		b.call(domain+".enable", nil, nil)
-	}
 	return b
 }
 
+// tab opens a new one, which is closed at the end of the test.
+func (b *browser) tab(t *testing.T) *tab {
+	t.Helper()
+	p := &tab{browser: b, t: t}
+	var target struct{ TargetID string }
+	p.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	var attached struct{ SessionID string }
+	p.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
+	p.session = attached.SessionID
+	t.Cleanup(func() {
+		p.session = ""
+		p.call("Target.closeTarget", map[string]any{"targetId": target.TargetID}, nil)
+	})
+	for _, domain := range []string{"Page", "Runtime", "Log", "DOM"} {
+		p.call(domain+".enable", nil, nil)
+	}
+	return p
+}
+
 // read hands the answers on and remembers what the page complained of.
-func (b *tab) read(r *bufio.Reader, over <-chan struct{}) {
+func (b *browser) read(r *bufio.Reader, over <-chan struct{}) {
 	for {
 		text, err := r.ReadBytes(0)
 		if err != nil {
@@ -108,7 +124,7 @@ func (b *tab) read(r *bufio.Reader, over <-chan struct{}) {
 		case m.Method == "Log.entryAdded" || m.Method == "Runtime.exceptionThrown" || m.Method == "Runtime.consoleAPICalled" ||
 			m.Method == "Page.javascriptDialogOpening":
 			b.mu.Lock()
-			b.said = append(b.said, string(m.Params))
+			b.said[m.SessionID] = append(b.said[m.SessionID], string(m.Params))
 			b.mu.Unlock()
 		}
 	}
@@ -118,7 +134,7 @@ func (b *tab) read(r *bufio.Reader, over <-chan struct{}) {
 func (b *tab) complaints() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return append([]string(nil), b.said...)
+	return slices.Clone(b.said[b.session])
 }
 
 func (b *tab) call(method string, params, result any) {
@@ -142,7 +158,7 @@ func (b *tab) call(method string, params, result any) {
 		if result != nil {
 			require.NoError(b.t, json.Unmarshal(got.Result, result))
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute): // a browser has much to do at its start
 		require.FailNow(b.t, "chromium does not answer", "%s", method)
 	}
 }

@@ -38,7 +38,7 @@ func Endpoints(snapshot func() *report.Report) Handler {
 		case "/":
 			return pageResponse()
 		default:
-			return Response{Status: 404, Body: appendError(nil, "no such path; there are /health/startup, /health/live, /health/ready, /status and /")}
+			return Response{Status: 404, Body: appendError(nil, "no such path; there are /health/startup, /health/live, /health/ready, /status, /metrics and /")}
 		}
 		r := snapshot()
 		if r == nil {

@@ -22,7 +22,7 @@ import (
 )
 
 // pageMax is what the page may weigh: it is in every container.
-const pageMax = 13 << 10
+const pageMax = 12_800
 
 func getPage(t *testing.T) (page, policy string) {
 	t.Helper()
@@ -65,7 +65,7 @@ func ref(n int) *int { return &n }
 
 func done(name string, kind report.Kind, from, to float64) report.Step {
 	return report.Step{
-		Name: name, Kind: kind, Result: report.ResultOK, Attempts: 1, StartedAt: after(from), EndedAt: after(to), Seconds: to - from,
+		Name: name, Kind: kind, Result: report.ResultOK, Attempts: 1, StartedAt: after(from), EndedAt: after(to), Seconds: after(to).Sub(after(from)).Seconds(),
 		Code: ref(0), TimeoutSeconds: 600, CPUSeconds: (to - from) / 3, MaxRSSBytes: 23 << 20,
 	}
 }
@@ -96,6 +96,12 @@ func serving() *report.Report {
 	r.Phases = append(r.Phases, report.Passed{Phase: report.Running, At: after(19.9)})
 	r.Command = &report.Command{Name: "nginx", PID: 42, StartedAt: after(19.9)}
 	r.Signals, r.Forwarded, r.Reaped = map[string]int{"HUP": 2, "WINCH": 1}, map[string]int{"HUP": 2, "WINCH": 1}, 1204
+	r.Steps[2].Warnings = []string{"memory 231Mi of 256Mi"}
+	r.Cgroup = &report.Cgroup{
+		Version: "v2", CPULimit: 0.25, MemoryLimitBytes: 256 << 20, PidsLimit: 100, CPUSeconds: 1.9, Periods: 300, ThrottledPeriods: 271, ThrottledSeconds: 21,
+		MemoryBytes: 210 << 20, MemoryPeakBytes: 256 << 20, Pids: 12, OOMKills: 1, PidsRefused: 7, OOMGroup: true,
+		Pressure: map[string]report.Pressure{"cpu": {SomeSeconds: 1, FullSeconds: 0.5}, "memory": {SomeSeconds: 0.000001}},
+	}
 	return r
 }
 
@@ -128,11 +134,20 @@ func broken() *report.Report {
 	return r
 }
 
-// TestPage looks at the page with a real browser. With PAGE_SCREENSHOTS set to
-// a directory it leaves pictures there, for people.
+// TestPage looks at the page with a real browser.
 func TestPage(t *testing.T) {
-	t.Parallel()
-	b := openTab(t)
+	b := openBrowser(t)
+	for name, test := range map[string]func(*testing.T, *browser){
+		"each phase": testPagePhases, "hostile report": testPageRunsNothingOfAReport, "file": testPageOpensAReport, "no server": testPageWithoutAServer,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// testPagePhases, with PAGE_SCREENSHOTS set to a directory, leaves pictures
+// there, for people.
+func testPagePhases(t *testing.T, browser *browser) {
+	b := browser.tab(t)
 	var now atomic.Pointer[report.Report]
 	now.Store(starting())
 	addr := start(t, probes.Endpoints(now.Load))
@@ -159,7 +174,12 @@ func TestPage(t *testing.T) {
 	// Everything that follows comes without a reload.
 	now.Store(serving())
 	b.shows("nginx · pid 42 · for 2 h 10 min")
+	assert.Contains(t, b.text(), "210 MiB of 256 MiB")
 	shoot("running")
+	now.Store(checked())
+	b.shows("readiness check: connection refused")
+	b.shows("loading 3 of 7 shards")
+	shoot("not-ready")
 	now.Store(stopped())
 	b.shows("nginx · code 0")
 	shoot("ended")
@@ -173,12 +193,12 @@ func TestPage(t *testing.T) {
 	assert.Empty(t, b.complaints())
 }
 
-// TestPageRunsNothingOfAReport: the name of a hook is whatever a file is
+// testPageRunsNothingOfAReport: the name of a hook is whatever a file is
 // called.
-func TestPageRunsNothingOfAReport(t *testing.T) {
+func testPageRunsNothingOfAReport(t *testing.T, browser *browser) {
 	const evil = `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>"'` + "`${document.title='taken'}`</b>\x00\xff\u202e"
 	t.Parallel()
-	b := openTab(t)
+	b := browser.tab(t)
 	r := broken()
 	for i := range r.Steps {
 		r.Steps[i].Name, r.Steps[i].Reason = evil, evil
@@ -207,10 +227,9 @@ func TestPageRunsNothingOfAReport(t *testing.T) {
 	assert.NotEqual(t, "1", b.eval("document.title"))
 }
 
-// TestPageOpensAReport as REPORT_FILE leaves one.
-func TestPageOpensAReport(t *testing.T) {
-	t.Parallel()
-	b := openTab(t)
+// testPageOpensAReport as REPORT_FILE leaves one.
+func testPageOpensAReport(t *testing.T, browser *browser) {
+	b := browser.tab(t)
 	addr := start(t, probes.Endpoints(running))
 	dir := t.TempDir()
 	good, bad := filepath.Join(dir, "report.json"), filepath.Join(dir, "other.json")
@@ -236,10 +255,9 @@ func TestPageOpensAReport(t *testing.T) {
 	assert.Empty(t, b.complaints())
 }
 
-// TestPageWithoutAServer: the container has ended, and the page stays.
-func TestPageWithoutAServer(t *testing.T) {
-	t.Parallel()
-	b := openTab(t)
+// testPageWithoutAServer: the container has ended, and the page stays.
+func testPageWithoutAServer(t *testing.T, browser *browser) {
+	b := browser.tab(t)
 	l, err := probes.Listen("127.0.0.1:0")
 	require.NoError(t, err)
 	s := probes.New(l, probes.Endpoints(serving), nil)

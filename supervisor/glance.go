@@ -90,6 +90,15 @@ func (w *gauge) report() *report.Cgroup {
 		Version: box.Version(), CPULimit: limits.CPU, MemoryLimitBytes: limits.Memory, PidsLimit: limits.Pids,
 		MemoryBytes: max(0, box.MemoryUsage().Used), MemoryPeakBytes: box.MemoryPeak(), Pids: max(0, box.PidsUsage().Used),
 		OOMKills: box.OOMKills(), PidsRefused: box.PidsTrips(), OOMGroup: together,
+		ThrottledSeconds: max(0, box.ThrottledTime()).Seconds(),
+	}
+	for _, resource := range [...]string{"cpu", "memory", "io"} {
+		if p, ok := cgroup.ReadPressure(w.unified, resource); ok {
+			if r.Pressure == nil {
+				r.Pressure = map[string]report.Pressure{}
+			}
+			r.Pressure[resource] = report.Pressure{SomeSeconds: p.Some.Seconds(), FullSeconds: p.Full.Seconds()}
+		}
 	}
 	reader := box.Open(cgroup.CPU, cgroup.CPUAcct)
 	if reader == nil {

@@ -32,6 +32,9 @@ type gauge struct {
 	log  *slog.Logger
 	once sync.Once
 	box  *cgroup.Box // with every controller that there is
+	// unified is our directory in the hierarchy of v2, which has pressure where
+	// controllers are on v1, too.
+	unified string
 
 	mu     sync.Mutex
 	limits cgroup.Limits // as they were seen last
@@ -40,7 +43,7 @@ type gauge struct {
 // open finds the box.
 func (w *gauge) open() *cgroup.Box {
 	w.once.Do(func() {
-		w.box = cgroup.Where{}.Find()
+		w.box, w.unified = cgroup.Where{}.Find(), cgroup.Where{}.Unified()
 		w.limits = w.box.Limits()
 	})
 	return w.box

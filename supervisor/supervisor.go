@@ -170,7 +170,8 @@ func (s *supervisor) bind() (net.Listener, error) {
 // server returns the actor that serves the probes. It begins when the first
 // process was started, and ends only when it is interrupted.
 func (s *supervisor) server(l net.Listener) (execute func() error, interrupt func(error)) {
-	server := probes.New(l, probes.Endpoints(s.snapshot), s.log)
+	zombies := &zombieCount{}
+	server := probes.New(l, probes.WithMetrics(probes.Endpoints(s.snapshot), s.snapshot, zombies.read), s.log)
 	over := make(chan struct{})
 	execute = func() error {
 		select {

@@ -33,17 +33,18 @@ var verbs map[string]func(args []string) error
 func init() {
 	verbs = map[string]func([]string) error{
 		// process.go
-		"exit":   exit,
-		"die":    die,
-		"sleep":  sleep,
-		"busy":   busy,
-		"trap":   trap,
-		"bg":     background,
-		"setsid": backgroundSession,
-		"daemon": daemon,
-		"storm":  storm,
-		"exec":   execProgram,
-		"under":  under,
+		"exit":    exit,
+		"die":     die,
+		"sleep":   sleep,
+		"busy":    busy,
+		"trap":    trap,
+		"bg":      background,
+		"setsid":  backgroundSession,
+		"daemon":  daemon,
+		"storm":   storm,
+		"exec":    execProgram,
+		"neglect": neglect,
+		"under":   under,
 
 		// state.go
 		"env":    printEnv,

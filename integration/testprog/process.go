@@ -53,6 +53,17 @@ func die(args []string) error {
 	return fmt.Errorf("survived signal %d", sig)
 }
 
+// neglect N: start so many children that end at once, and never ask how.
+func neglect(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	for range n {
+		if err == nil {
+			err = exec.Command(self(), "exit", "0").Start()
+		}
+	}
+	return err
+}
+
 // busy DURATION: work until so much CPU time was used.
 func busy(args []string) error {
 	d, err := time.ParseDuration(args[0])

@@ -134,12 +134,21 @@ type Cgroup struct {
 	CPUSeconds       float64 `json:"cpu_seconds,omitempty"`
 	Periods          int64   `json:"cpu_periods,omitempty"`           // in which something ran under the CPU limit
 	ThrottledPeriods int64   `json:"cpu_throttled_periods,omitempty"` // of these, in which it was used up
+	ThrottledSeconds float64 `json:"cpu_throttled_seconds,omitempty"` // of all CPUs together: it can be more than the time that has passed
 	MemoryBytes      int64   `json:"memory_bytes,omitempty"`          // in use, without the file cache that can be dropped
 	MemoryPeakBytes  int64   `json:"memory_peak_bytes,omitempty"`     // with it
 	Pids             int64   `json:"pids,omitempty"`                  // processes and threads
 	OOMKills         int64   `json:"oom_kills"`
 	PidsRefused      int64   `json:"pids_refused"`
 	OOMGroup         bool    `json:"oom_group,omitempty"` // an out-of-memory kill ends all of the container
+
+	Pressure map[string]Pressure `json:"pressure,omitempty"` // by resource: cpu, memory, io
+}
+
+// Pressure is for how long processes had to wait for a resource (PSI).
+type Pressure struct {
+	SomeSeconds float64 `json:"some_seconds"` // at least one of them
+	FullSeconds float64 `json:"full_seconds"` // all that had work to do, at once
 }
 
 // Command is the real command. Name is the base name of the program: its
@@ -166,6 +175,9 @@ func (r *Report) Clone() *Report {
 	}
 	c.Phases = slices.Clone(r.Phases)
 	c.Cgroup = clone(c.Cgroup)
+	if c.Cgroup != nil {
+		c.Cgroup.Pressure = maps.Clone(c.Cgroup.Pressure)
+	}
 	c.Skipped = slices.Clone(r.Skipped)
 	c.Checks = slices.Clone(r.Checks)
 	c.Notify = clone(r.Notify)
