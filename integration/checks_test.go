@@ -280,3 +280,40 @@ func (in *Instance) write(inside, text string) {
 	require.NoError(in.t, os.WriteFile(in.Path(inside)+".new", []byte(text), 0o666))
 	require.NoError(in.t, os.Rename(in.Path(inside)+".new", in.Path(inside)))
 }
+
+// TestCommandEndsWhileACheckRuns: nobody waits for the check, nor takes it for
+// something that the command left. The container has no /dev, too.
+func TestCommandEndsWhileACheckRuns(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		NoDev: true,
+		Args:  do("await", "/tmp/running", ";", "exit", "0"),
+		Env:   env("CLEANIMG_INIT_READINESS_CHECK=exec:/bin/testprog?arg=touch&arg=/tmp/running&arg=%3B&arg=trap&arg=-quiet#timeout=1h"),
+	})
+	assert.Zero(t, in.Wait())
+	assert.Less(t, in.Lived(), 2*soon)
+	assert.NotContains(t, in.Stderr.String(), "foreground")
+	assert.NotContains(t, in.Stderr.String(), "still running")
+}
+
+// TestChecksThatDoNothing are said to.
+func TestChecksThatDoNothing(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		args []string
+		env  string
+		says string
+	}{
+		{nil, "CLEANIMG_INIT_HOOKS_SKIP=*", "there is no command"},
+		{do("exit", "0"), "CLEANIMG_INIT_MODE=exec", "exec mode"},
+		{do("exit", "0"), "CLEANIMG_INIT_HTTP_LISTEN=off", "HTTP_LISTEN is off"},
+	} {
+		in := Run(t, Options{Args: tt.args, Env: env("CLEANIMG_INIT_READINESS_CHECK=exec:/bin/testprog?arg=touch&arg=/tmp/run", tt.env), Files: []File{Hook("10-a", "exit 0")}})
+		assert.Zero(t, in.Wait())
+		assert.Contains(t, in.Stderr.String(), tt.says)
+		assert.False(t, in.ran("/tmp/run"))
+	}
+	in := Run(t, Options{Args: do("exit", "0"), Env: env("CLEANIMG_INIT_WATCHDOG=30s")})
+	assert.Equal(t, 125, in.Wait())
+	assert.Contains(t, in.Stderr.String(), "CLEANIMG_INIT_WATCHDOG=30s needs CLEANIMG_INIT_NOTIFY=main or all")
+}

@@ -103,16 +103,18 @@ func TestNotifyAccess(t *testing.T) {
 	for _, tt := range []struct {
 		name, access string
 		command      []string
+		noProc       bool
 		startup      int
 	}{
-		{"main", "main", []string{"notify", "READY=1"}, 200},
-		{"a child is not main", "main", []string{"bg", "notify", "READY=1", ",", "touch", "/tmp/said"}, 503},
-		{"a child", "all", []string{"bg", "notify", "READY=1"}, 200},
-		{"a daemon", "all", []string{"daemon", "notify", "READY=1"}, 200},
+		{"main", "main", []string{"notify", "READY=1"}, false, 200},
+		{"a child is not main", "main", []string{"bg", "notify", "READY=1", ",", "touch", "/tmp/said"}, false, 503},
+		{"a child", "all", []string{"bg", "notify", "READY=1"}, false, 200},
+		{"a daemon", "all", []string{"daemon", "notify", "READY=1"}, false, 200},
+		{"a child, without /proc", "all", []string{"bg", "notify", "READY=1"}, true, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			in := Run(t, Options{Args: do(append(tt.command, ";", "trap")...), Env: env("CLEANIMG_INIT_NOTIFY=" + tt.access)})
+			in := Run(t, Options{NoProc: tt.noProc, Args: do(append(tt.command, ";", "trap")...), Env: env("CLEANIMG_INIT_NOTIFY=" + tt.access)})
 			if tt.startup == 503 {
 				in.WaitFile("/tmp/said")
 			}

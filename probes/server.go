@@ -5,7 +5,10 @@
 //
 // [Listen] binds the address, [New] makes a [Server] for it, [Endpoints] is
 // what it serves: answers that follow from the last published
-// [report.Report]. [Ask] is the other side.
+// [report.Report]. [Ask] is the other side. What the answers can follow from,
+// besides the phases of a run, is a [Check] of the command, which a [Monitor]
+// runs on a clock of its own, and what the command says of itself through a
+// [NotifySocket] to a [Service].
 //
 // The server is a small HTTP/1.1 responder of our own. It is in every
 // container as a part of PID 1, where net/http would cost more than all the
