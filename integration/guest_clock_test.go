@@ -3,6 +3,8 @@
 package integration
 
 import (
+	"fmt"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,28 +17,30 @@ import (
 
 // guestClock: with a quarter of a CPU a second of work takes four. A timeout of
 // two means the work, and for what only waits, two.
+//
+// Neither this nor the next is parallel to others: there is one CPU.
 func guestClock(t *testing.T) {
-	t.Parallel()
 	tests := []struct {
-		name   string
-		step   []string
-		code   int
-		reason string
-		from   float64 // seconds of wall time
+		name    string
+		step    []string
+		timeout int
+		code    int
+		reason  string
+		from    float64 // seconds of wall time
 	}{
-		{"busy for a second", []string{"busy", "1s"}, 0, "", 2.5},
-		{"busy for ever", []string{"busy", "1h"}, 124, `timed out after 2(\.\d)?s charged \([\d.]+s wall\): CPU limit 250m, throttled in \d+ of \d+ periods`, 4},
-		{"asleep", []string{"sleep", "1h"}, 124, `timed out after 2(\.\d)?s( charged \([\d.]+s wall\))?: CPU limit 250m, throttled in \d+ of \d+ periods`, 2},
+		{"busy for a second", []string{"busy", "1s"}, 2, 0, "", 2.5},
+		{"busy for ever", []string{"busy", "1h"}, 1, 124, `timed out after 1(\.\d)?s charged \([\d.]+s wall\): CPU limit 250m, throttled in \d+ of \d+ periods`, 2.5},
+		{"asleep", []string{"sleep", "1h"}, 2, 124, `timed out after 2(\.\d)?s( charged \([\d.]+s wall\))?: CPU limit 250m, throttled in \d+ of \d+ periods`, 2},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			in := Run(t, Options{
 				Cgroup: newCgroup(t, cgroup2.Resources{CPU: cpu(250)}),
-				Files:  []File{Step("10-work.yaml", runs(tt.step...), "timeout: 2s")},
+				Files:  []File{Step("10-work.yaml", runs(tt.step...), fmt.Sprintf("timeout: %ds", tt.timeout))},
 			})
 			assert.Equal(t, tt.code, in.Wait())
-			assert.Contains(t, in.Stderr.String(), "at_most=8s", "what the timeout can become is said")
+			assert.Contains(t, in.Stderr.String(), fmt.Sprintf("at_most=%ds", 4*tt.timeout), "what the timeout can become is said")
 			assert.GreaterOrEqual(t, stepSeconds(t, in, "10-work"), tt.from)
 			if tt.reason != "" {
 				assert.Regexp(t, tt.reason, in.Message())
@@ -53,6 +57,13 @@ func stepSeconds(t *testing.T, in *Instance, step string) float64 {
 	n, err := strconv.ParseFloat(lines[len(lines)-1][1], 64)
 	require.NoError(t, err)
 	return n
+}
+
+// guestRows: what is charged of other loads, as docs/timeouts.md has it.
+func guestRows(t *testing.T) {
+	out, err := exec.Command("/bin/throttling.test", "-test.run=^TestCharged$", "-test.v", "-test.parallel=8").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	assert.Equal(t, 5, strings.Count(string(out), "    --- PASS: TestCharged/"), "%s", out)
 }
 
 // guestFind: the limits are found in whatever way the hierarchy is shown.

@@ -37,6 +37,7 @@ var guestFlag = flag.Bool("guest", false, "we are in the guest: run the tests th
 var guestTests = map[string]func(*testing.T){
 	"Clock": guestClock,
 	"Find":  guestFind,
+	"Rows":  guestRows,
 }
 
 // TestGuest runs the tests of the guest, and reports each as a test of its own.
@@ -70,9 +71,9 @@ func bootGuest(t *testing.T, kernel string) *guestRun {
 	for _, dir := range []string{"bin", "dev", "proc", "sys", "tmp"} {
 		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
-	test := exec.Command("go", "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "bin/integration"), ".")
-	test.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := test.CombinedOutput()
+	build := exec.Command("go", "test", "-c", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "bin")+"/", ".", "./throttling")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	for _, program := range []string{testprogPath, Binary(t, "cleanimg-init")} {
 		text, err := os.ReadFile(program)
@@ -81,8 +82,11 @@ func bootGuest(t *testing.T, kernel string) *guestRun {
 	}
 	_, pattern, _ := strings.Cut(flag.Lookup("test.run").Value.String(), "/")
 	job, err := json.Marshal(map[string]any{
-		"Args": []string{"/bin/integration", "-guest", "-bin", "/bin", "-test.v=test2json", "-test.timeout=3m", "-test.run=^TestGuest$/" + pattern},
-		"Env":  []string{"PATH=/bin", "TMPDIR=/tmp"},
+		"Args": []string{
+			"/bin/integration.test", "-guest", "-bin", "/bin",
+			"-test.v=test2json", "-test.timeout=3m", "-test.parallel=8", "-test.run=^TestGuest$/" + pattern,
+		},
+		"Env": []string{"PATH=/bin", "TMPDIR=/tmp"},
 	})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(root, "job"), job, 0o644))
@@ -93,7 +97,7 @@ func bootGuest(t *testing.T, kernel string) *guestRun {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	cmd := exec.CommandContext(ctx, kernel, "mem=768M", "root=/dev/root", "rootfstype=hostfs", "rootflags="+root, "rw",
+	cmd := exec.CommandContext(ctx, kernel, "uml_dir="+filepath.Dir(root)+"/", "mem=768M", "root=/dev/root", "rootfstype=hostfs", "rootflags="+root, "rw",
 		"init=/bin/testprog", "cgroup_no_v1=all", "con=null", "con0=null,fd:1", "con1=null,fd:3", "console=tty0", "quiet", "panic=-1", "--", "guest")
 	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Dir(root))
 	cmd.Stdout, cmd.Stderr = &g.console, &g.console
