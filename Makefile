@@ -12,7 +12,7 @@ TOOL   = $(GO) tool -modfile=.ci/tools.mod
 CI_PACKAGES = ./.ci/testreport
 
 .DEFAULT_GOAL := help
-.PHONY: help build test lint bench demo image fmt clean
+.PHONY: help build test lint bench figures demo image fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 
 bench: ## measure start, exit, signals and reaping beside tini and dumb-init
 	$(GO) run ./integration/bench
+
+figures: ## measure throttling as root; the table and the picture of docs/timeouts.md
+	$(GO) run ./integration/throttling -write
 
 demo: build ## hooks before a command as PID 1, probes, a graceful stop: under 15 seconds
 	CGO_ENABLED=0 $(GO) run ./examples/demo

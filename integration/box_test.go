@@ -81,11 +81,11 @@ func (b *limitBox) dirs() []string {
 // in makes a container begin in the box and see it, read-only, as an engine
 // does it.
 func (b *limitBox) in(o Options) Options {
-	o.Groups = b.dirs()
 	if b.v2 {
-		o.Mounts = append(o.Mounts, Mount{Host: b.memory, Inside: "/sys/fs/cgroup", ReadOnly: true})
+		o.Cgroup = &Cgroup{Dir: b.memory}
 		return o
 	}
+	o.Groups = b.dirs()
 	for _, dir := range b.dirs() {
 		o.Mounts = append(o.Mounts, Mount{Host: dir, Inside: filepath.Dir(dir), ReadOnly: true})
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,7 +87,24 @@ func (c *Cgroup) show(t *testing.T, root string, uid int, box map[string]any) {
 	}
 }
 
-// cpu limits to so many thousandths of a CPU, memory to so many MiB.
+// stat returns a number of a file of "key number" lines.
+func (c *Cgroup) stat(t *testing.T, name, key string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.Dir, name))
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if k, value, _ := strings.Cut(strings.TrimSpace(line), " "); k == key {
+			n, err := strconv.Atoi(value)
+			require.NoError(t, err)
+			return n
+		}
+	}
+	require.FailNow(t, "no such key", "%s in %s", key, name)
+	return 0
+}
+
+// cpu limits to so many thousandths of a CPU, memory to so many MiB, and pids
+// to so many processes and threads.
 func cpu(millicores int64) *cgroup2.CPU {
 	quota := millicores * 100
 	return &cgroup2.CPU{Max: cgroup2.NewCPUMax(&quota, nil)}
@@ -96,3 +114,5 @@ func memory(mebibytes int64) *cgroup2.Memory {
 	size := mebibytes << 20
 	return &cgroup2.Memory{Max: &size}
 }
+
+func pids(most int64) *cgroup2.Pids { return &cgroup2.Pids{Max: most} }

@@ -27,7 +27,7 @@ func TestDockerLimits(t *testing.T) {
 		killed  string // what the engine says of memory
 	}{
 		{"busy for a second", []string{"busy", "1s"}, 0, `^$`, "false"},
-		{"asleep", []string{"sleep", "1h"}, 124, `^step 10-work timed out \(code 124\): timed out after 2(\.\d)?s( charged \([\d.]+s wall\))?: CPU limit 250m, throttled in \d+ of \d+ periods; memory \d+Mi of 64Mi\n$`, "false"},
+		{"asleep", []string{"sleep", "1h"}, 124, `^step 10-work timed out \(code 124\): timed out after 2(\.\d)?s( charged \([\d.]+s wall\))?: CPU limit 250m, throttled in \d+ of \d+ periods; memory [\d.]+Mi of 64Mi\n$`, "false"},
 		{"too much memory", []string{"eat", "200"}, 137, `^step 10-work ran out of memory \(code 137\): out of memory: killed by the kernel \(memory limit 64Mi\)\n$`, "true"},
 		{"too many processes", []string{"spawn", "60", ";", "exit", "4"}, -1, `^step 10-work hit the pids limit \(code \d+\): .*the pids limit \(60\) was hit \d+ times? meanwhile\n`, "false"},
 	}

@@ -35,9 +35,11 @@ var guestFlag = flag.Bool("guest", false, "we are in the guest: run the tests th
 
 // guestTests are the tests that run there, by name.
 var guestTests = map[string]func(*testing.T){
-	"Clock": guestClock,
-	"Find":  guestFind,
-	"Rows":  guestRows,
+	"Clock":       guestClock,
+	"Find":        guestFind,
+	"OutOfMemory": guestOutOfMemory,
+	"Resize":      guestResize,
+	"Rows":        guestRows,
 }
 
 // TestGuest runs the tests of the guest, and reports each as a test of its own.
@@ -84,7 +86,7 @@ func bootGuest(t *testing.T, kernel string) *guestRun {
 	job, err := json.Marshal(map[string]any{
 		"Args": []string{
 			"/bin/integration.test", "-guest", "-bin", "/bin",
-			"-test.v=test2json", "-test.timeout=3m", "-test.parallel=8", "-test.run=^TestGuest$/" + pattern,
+			"-test.v=test2json", "-test.timeout=3m", "-test.parallel=4", "-test.run=^TestGuest$/" + pattern,
 		},
 		"Env": []string{"PATH=/bin", "TMPDIR=/tmp"},
 	})

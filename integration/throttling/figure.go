@@ -18,7 +18,7 @@ const (
 )
 
 const figureHead = `<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[2]d" viewBox="0 0 %[1]d %[2]d" role="img" aria-labelledby="title what">
-<!-- made by: go run ./integration/throttling -write -->
+<!-- made by: make figures -->
 <title id="title">What a timeout of 2 s charges in a container that is limited to 250m</title>
 <desc id="what">Measured. A step that only waits is charged all of its time, and ended after 2 s. A second of work is charged as one second, and is done after four. Work without end is ended when 2 s are charged, after eight.</desc>
 <style>

@@ -6,6 +6,7 @@
 //
 //	go run ./integration/throttling         # as root; half a minute
 //	go run ./integration/throttling -write  # the table and the picture in docs, too
+//	go run ./integration/throttling -draw   # these again, of what was measured last
 //
 // A load runs in a group of its own, which is made and removed; nothing else
 // on the machine is touched. Leave it alone meanwhile.
@@ -31,8 +32,13 @@ func main() {
 		os.Exit(underLoad())
 	}
 	write := flag.Bool("write", false, "write the table and the picture in docs/; run it at the top of the repository")
+	again := flag.Bool("draw", false, "write them as they were measured last")
 	flag.Parse()
-	if err := run(*write); err != nil {
+	todo := func() error { return run(*write) }
+	if *again {
+		todo = func() error { return redraw(".") }
+	}
+	if err := todo(); err != nil {
 		fmt.Fprintln(os.Stderr, "throttling:", err)
 		os.Exit(1)
 	}
@@ -70,6 +76,19 @@ func run(write bool) error {
 
 // measured is all of one run.
 type measured struct{ Rows, Curves []observed }
+
+// redraw writes what is made of the last run, in a repository.
+func redraw(top string) error {
+	var m measured
+	text, err := os.ReadFile(filepath.Join(top, measuredPath))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return err
+	}
+	return draw(top, m)
+}
 
 // draw writes what is made of it, in a repository.
 func draw(top string, m measured) error {

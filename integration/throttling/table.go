@@ -24,7 +24,7 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds())
 
 // The lines of the page around the table.
 const (
-	tableBegin = "<!-- measured with: go run ./integration/throttling -write -->\n"
+	tableBegin = "<!-- measured with: make figures -->\n"
 	tableEnd   = "<!-- end of what was measured -->\n"
 )
 

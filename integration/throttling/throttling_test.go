@@ -112,7 +112,7 @@ func TestDocs(t *testing.T) {
 		require.NoError(t, err)
 		got, err := os.ReadFile(filepath.Join(top, name))
 		require.NoError(t, err)
-		assert.Equal(t, string(want), string(got), "%s: write it with go run ./integration/throttling -write", name)
+		assert.Equal(t, string(want), string(got), "%s: write it with go run ./integration/throttling -draw", name)
 	}
 	for i, o := range m.Rows {
 		assert.Equal(t, rows()[i], o.load, "measured.json is of other rows")
