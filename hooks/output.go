@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,8 @@ const drainLimit = 100 * time.Millisecond
 // outputs are the descriptors 1 and 2 of one try, and the relays behind them.
 type outputs struct {
 	stdout, stderr int
+	outputLock     *sync.Mutex // who writes to stdout holds it
+	errorsLock     *sync.Mutex
 	relays         []*relay
 	ends           []int  // to close when the process has them
 	errors         *relay // that of standard error, if there is one
@@ -60,7 +63,11 @@ func (o *outputs) open(mode Output, prefix string, uid int) (err error) {
 }
 
 func (o *outputs) pipe(fd *int, prefix string, uid int) (*relay, error) {
-	l, end, err := newRelay(*fd, prefix)
+	writing := o.errorsLock
+	if fd == &o.stdout {
+		writing = o.outputLock
+	}
+	l, end, err := newRelay(*fd, prefix, writing)
 	if err != nil {
 		return nil, err
 	}

@@ -55,8 +55,8 @@ type relay struct {
 	cut     bool // the tail is not all there was
 	waiters []waiter
 
-	writing sync.Mutex
-	partial []byte // of a line, in prefix mode
+	writing *sync.Mutex // shared by all that write there: a destination that stalls blocks one thread
+	partial []byte      // of a line, in prefix mode
 }
 
 // waiter wants to know when so much has been passed on.
@@ -67,7 +67,7 @@ type waiter struct {
 
 // newRelay makes a pipe and returns the end to write to, which the caller
 // closes. Nothing is read before start is called.
-func newRelay(to int, prefix string) (l *relay, write int, err error) {
+func newRelay(to int, prefix string, writing *sync.Mutex) (l *relay, write int, err error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, fmt.Errorf("make a pipe: %w", err)
@@ -78,7 +78,7 @@ func newRelay(to int, prefix string) (l *relay, write int, err error) {
 		file := os.NewFile(uintptr(ends[0]), "pipe")
 		var raw syscall.RawConn
 		if raw, err = file.SyscallConn(); err == nil {
-			return &relay{file: file, raw: raw, to: to, prefix: prefix, ended: make(chan struct{})}, ends[1], nil
+			return &relay{file: file, raw: raw, to: to, prefix: prefix, writing: writing, ended: make(chan struct{})}, ends[1], nil
 		}
 	}
 	_ = unix.Close(ends[0])

@@ -60,6 +60,8 @@ type Runner struct {
 	once   sync.Once
 	relays []*relay // that may still have something to pass on
 	out    int      // standard output, for tests; 0 is 1
+
+	writingOut, writingErr sync.Mutex // relays hold one while they write
 }
 
 // Run runs the stages one after another and returns the environment entries

@@ -449,6 +449,7 @@ func TestStdoutIsUntouched(t *testing.T) {
 	rec.out = int(stdout.file.Fd())
 	var out outputs
 	out.stdout, out.stderr = rec.out, rec.Stderr
+	out.outputLock, out.errorsLock = &rec.writingOut, &rec.writingErr
 	require.NoError(t, out.open(Plain, "", -1))
 	defer out.closeEnds()
 	assert.Equal(t, rec.out, out.stdout, "the descriptor itself")

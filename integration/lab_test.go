@@ -158,6 +158,7 @@ type Options struct {
 	Writable bool  // the root file system; /tmp always is
 
 	HostPrograms bool // /usr, /lib and /lib64 of the host, for programs that are not ours
+	NProc        int  // RLIMIT_NPROC
 	NoMessage    bool // no termination log
 	NoProc       bool
 	NoDev        bool
@@ -392,7 +393,7 @@ func buildRoot(t *testing.T, root string, o *Options) map[string]any {
 	box := map[string]any{
 		"Groups": o.Groups, "Root": root, "Binds": binds, "ReadOnly": !o.Writable, "Proc": !o.NoProc, "PIDMax": pidMax, "Loopback": true,
 		"UID": uid, "GID": uid, "KeepCaps": o.KeepCaps, "AllCaps": o.Root && o.KeepCaps == nil,
-		"Dir": o.Dir, "Path": o.Program, "Args": append([]string{o.Program}, o.Args...), "Env": o.Env,
+		"NProc": o.NProc, "Dir": o.Dir, "Path": o.Program, "Args": append([]string{o.Program}, o.Args...), "Env": o.Env,
 	}
 	if o.Cgroup != nil {
 		o.Cgroup.show(t, root, o.UID, box)

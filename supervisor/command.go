@@ -149,6 +149,7 @@ func (c *tended) begun() {
 	})
 	c.beginWatch()
 	c.begin()
+	time.AfterFunc(reserveAfter, func() { c.reserveThreads(threadReserve) })
 	if c.plan.Len() > 0 {
 		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
 	}

@@ -76,6 +76,7 @@ type supervisor struct {
 	termIsOurs chan struct{}    // closed when TERM would be received
 	listening  chan struct{}    // closed when INT, HUP and QUIT would be, too
 	begun      sync.Once
+	reserved   sync.Once     // the threads
 	serving    chan struct{} // closed when the probes may be served
 
 	watch      *watch // nil: nothing but that the command runs

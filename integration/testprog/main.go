@@ -45,6 +45,7 @@ func init() {
 		"exec":    execProgram,
 		"neglect": neglect,
 		"under":   under,
+		"fill":    fill,
 
 		// state.go
 		"env":    printEnv,

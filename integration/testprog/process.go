@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -266,6 +267,30 @@ func forkOrphans(n int) int {
 	}
 	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(made), 0, 0)
 	return 0
+}
+
+// fill: make processes until there is no room for one more, and hold all the
+// room that there is, whoever else ends. TERM is ignored.
+func fill([]string) error {
+	signal.Ignore(syscall.SIGTERM)
+	runtime.LockOSThread()
+	holdAll()
+	return nil
+}
+
+//go:norace
+//go:nosplit
+func holdAll() {
+	for {
+		pid, _, e := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		pause := syscall.Timespec{Nsec: 1e6}
+		if pid == 0 && e == 0 {
+			pause.Sec = 3600
+		}
+		if pid == 0 || e != 0 {
+			syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+		}
+	}
 }
 
 // exec PROGRAM ARGS...: become it.

@@ -31,6 +31,7 @@ type Box struct {
 	Path     string   // the program
 	Args     []string // its argv
 	Env      []string
+	NProc    int  // RLIMIT_NPROC; 0: unchanged
 	Clock    bool // print the monotonic clock and our page faults just before the exec
 
 	Cgroup   string // mount cgroup v2: "ro" or "rw"; empty: don't
@@ -54,7 +55,7 @@ func stage0(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &box); err != nil {
 		return err
 	}
-	for _, step := range []func(*Box) error{groups, cgroupNS, mounts, loopback, pidMax, dropPrivileges} {
+	for _, step := range []func(*Box) error{groups, cgroupNS, mounts, loopback, pidMax, limitProcesses, dropPrivileges} {
 		if err := step(&box); err != nil {
 			return fmt.Errorf("stage0: %w", err)
 		}
@@ -215,6 +216,14 @@ func pidMax(b *Box) error {
 		return nil
 	}
 	return os.WriteFile("/proc/sys/kernel/pid_max", []byte(strconv.Itoa(b.PIDMax)), 0)
+}
+
+func limitProcesses(b *Box) error {
+	if b.NProc == 0 {
+		return nil
+	}
+	most := uint64(b.NProc)
+	return unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: most, Max: most})
 }
 
 // dropPrivileges ends as a container of the restricted Pod Security level

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
+)
+
+// The Go runtime ends the program when it can't make a thread, as it is where
+// hooks or command have used up the pids limit, and for a moment is not enough
+// to wait. So the threads that we may ever need are made while there is room:
+// with hooks before the first is started, and without a little after the
+// command.
+//
+// At once blocked in the kernel can be: the wait for children, the wait for
+// signals, a start, the log, termination message and report; with hooks also
+// who writes to standard output, to standard error, and to their own files. Two
+// run Go code, and one watches. What the runtime has made by itself until then
+// is partly on top of the reserve.
+const (
+	threadReserve = 4
+	hooksReserve  = 12
+	processors    = 2                      // that run Go code at once, however many there are
+	reserveAfter  = 100 * time.Millisecond // the start of a command without hooks
+)
+
+// reserveThreads makes so many threads, once. The runtime keeps them.
+func (s *supervisor) reserveThreads(n int) {
+	s.reserved.Do(func() {
+		if runtime.GOMAXPROCS(0) > processors {
+			runtime.GOMAXPROCS(processors)
+		}
+		if n > threadReserve { // a few more than the runtime makes anyway are not worth a look
+			n = affordable(n, s.gauge.open())
+		}
+		makeThreads(n)
+	})
+}
+
+// affordable is how many threads the pids limit leaves room for: trying to make
+// more would be what this is to prevent.
+func affordable(threads int, box *cgroup.Box) int {
+	limit := box.Limits().Pids
+	if limit <= 0 {
+		return threads
+	}
+	reader := box.Open()
+	if reader == nil {
+		return threads
+	}
+	defer reader.Close()
+	counters, err := reader.Counters()
+	if err != nil {
+		return threads
+	}
+	const forOthers = 4 // a hook wants to be started, too
+	return int(max(0, min(int64(threads), limit-counters.Pids-forOthers)))
+}
+
+// makeThreads parks as many goroutines on a thread each, all at the same time.
+func makeThreads(n int) {
+	var parked, done sync.WaitGroup
+	parked.Add(n)
+	release := make(chan struct{})
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			parked.Done()
+			<-release
+		})
+	}
+	parked.Wait()
+	close(release)
+	done.Wait()
+}
