@@ -23,6 +23,7 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 var imports = map[string][]string{
 	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes", "reaper"},
 	"cmd/fetch":            {"cmd/internal/cli", "hooks/download"},
+	"cmd/await":            {"cmd/internal/cli", "hooks", "hooks/await", "reaper"},
 	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/generate-config":  {"cmd/internal/cli", "hooks/config", "reaper/cgroup"},
 	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report"},

@@ -50,7 +50,7 @@ type Options struct {
 	Timeout    time.Duration // for all together; 0 is none
 	TryTimeout time.Duration // for one try; 0 is 3 s
 	// MaxInterval bounds the pause between two tries; 0 is 5 s. Pauses are random,
-	// up to a bound that doubles with each try. Where nobody listens yet, so that
+	// up to a bound that grows by half with each try. Where nobody listens yet, so that
 	// a try costs nobody anything, it stays at half a second.
 	MaxInterval time.Duration
 

@@ -8,7 +8,7 @@ import (
 )
 
 // A backoff gives the pauses between tries: a random part of a bound that
-// doubles with each one, which keeps clients that started together apart.
+// grows by half with each one, which keeps clients that started together apart.
 type backoff struct {
 	longest time.Duration
 	nobody  time.Duration // the bound while nothing listens
@@ -32,7 +32,7 @@ func (b *backoff) after(k kind) time.Duration {
 	if k == nobody {
 		longest = b.nobody
 	}
-	b.bound = min(max(2*b.bound, firstInterval), longest)
+	b.bound = min(max(b.bound*3/2, firstInterval), longest)
 	// Never nothing: a whole row of small numbers would be a busy loop.
 	return max(time.Duration(b.random()*float64(b.bound)), b.bound/10)
 }

@@ -23,7 +23,7 @@ func mysqlSchemes() []Scheme { return []Scheme{MySQL()} }
 // for "mysqladmin ping". The query's tls is false, preferred, true or
 // skip-verify; options for TLS in the fragment are tls=true.
 func MySQL() Scheme {
-	return Scheme{names: []string{"mysql", "mariadb"}, port: "3306", options: sqlOptions(), tls: true, parse: parseMySQL}
+	return Scheme{names: []string{"mysql", "mariadb"}, port: "3306", options: sqlOptions(), secure: []string{"mysql", "mariadb"}, parse: parseMySQL}
 }
 
 func parseMySQL(t *target) (Check, error) {

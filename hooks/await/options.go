@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// tlsOptions are those that every scheme with TLS has.
+// tlsOptions are those of schemes with TLS.
 var tlsOptions = []string{"ca", "cert", "key", "servername", "insecure"}
 
 // passwordOptions say where the password comes from, when it is not in the URL.
@@ -41,12 +41,14 @@ func parseFragment(fragment string) (url.Values, error) {
 // twice.
 func (t *target) checkOptions(s Scheme) error {
 	accepted := slices.Clone(s.options)
-	if s.tls {
+	if slices.Contains(s.secure, t.Scheme) {
 		accepted = append(accepted, tlsOptions...)
 	}
 	var errs []error
 	for name, values := range t.options {
 		switch {
+		case !slices.Contains(accepted, name) && len(s.secure) > 0 && slices.Contains(tlsOptions, name):
+			errs = append(errs, fmt.Errorf("option %q is for TLS: it needs %s://", name, strings.Join(s.secure, ":// or ")))
 		case !slices.Contains(accepted, name) && len(accepted) == 0:
 			errs = append(errs, fmt.Errorf("unknown option %q: %s has none", name, s.names[0]))
 		case !slices.Contains(accepted, name):

@@ -21,7 +21,7 @@ type Scheme struct {
 	names   []string // of URLs
 	port    string   // where the URL has none; empty: it must have one
 	options []string // that the fragment may have, besides those for TLS
-	tls     bool     // the fragment may have options for TLS
+	secure  []string // the names whose fragment may have options for TLS
 	// parse makes the check. It reports all that is wrong with the URL.
 	parse func(t *target) (Check, error)
 }
@@ -31,7 +31,8 @@ type Scheme struct {
 func Schemes(programs *reaper.Reaper) []Scheme {
 	return slices.Concat(
 		[]Scheme{TCP(), Unix(), File(), DNS(), Exec(programs)},
-		postgresSchemes(), mysqlSchemes(), redisSchemes(),
+		httpSchemes(), postgresSchemes(), mysqlSchemes(), redisSchemes(),
+		kafkaSchemes(), amqpSchemes(), natsSchemes(), mongodbSchemes(),
 	)
 }
 
@@ -156,6 +157,12 @@ func (t *target) host() (string, error) {
 		return "", errors.New("only one host is possible here: give each a --service of its own")
 	}
 	return withPort(t.Host, t.port)
+}
+
+// hostWithPort is host for a scheme whose default port depends on its spelling.
+func (t *target) hostWithPort(port string) (string, error) {
+	t.port = port
+	return t.host()
 }
 
 func withPort(hostport, port string) (string, error) {

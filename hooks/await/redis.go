@@ -23,7 +23,7 @@ func redisSchemes() []Scheme { return []Scheme{Redis()} }
 // variables REDIS_PASSWORD and REDISCLI_AUTH have it; a server that wants one and
 // gets none, or a wrong one, is a permanent failure.
 func Redis() Scheme {
-	return Scheme{names: []string{"redis", "rediss"}, port: "6379", options: passwordOptions, tls: true, parse: parseRedis}
+	return Scheme{names: []string{"redis", "rediss"}, port: "6379", options: passwordOptions, secure: []string{"rediss"}, parse: parseRedis}
 }
 
 func parseRedis(t *target) (Check, error) {

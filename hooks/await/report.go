@@ -92,9 +92,9 @@ func (r Report) Err() error {
 	case r.cause != nil:
 		return fmt.Errorf("%w while waiting for %s: %s", r.cause, count, text)
 	case r.invert:
-		return fmt.Errorf("%s still ready after %v: %s (%w to leave)", count, short(r.Elapsed), text, ErrNotReady)
+		return fmt.Errorf("%s still ready after %v: %s (%w to leave)", count, rounded(r.Elapsed), text, ErrNotReady)
 	}
-	return fmt.Errorf("%s %w after %v: %s", count, ErrNotReady, short(r.Elapsed), text)
+	return fmt.Errorf("%s %w after %v: %s", count, ErrNotReady, rounded(r.Elapsed), text)
 }
 
 const (
@@ -125,7 +125,7 @@ func describe(s Result) string {
 	reason := s.LastError
 	switch {
 	case s.Attempts == 0:
-		reason = "not asked yet"
+		reason = "no answer yet"
 	case reason == "":
 		reason = "ready, but not for long enough"
 	}
@@ -149,13 +149,13 @@ func (r Report) WriteTable(w io.Writer) error {
 		if reason == "" {
 			reason = "-"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%v\t%s\n", s.Service, s.State, s.Attempts, short(s.After), cut(reason, 200))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%v\t%s\n", s.Service, s.State, s.Attempts, rounded(s.After), cut(reason, 200))
 	}
 	return t.Flush()
 }
 
-// short is a time as people want it.
-func short(d time.Duration) time.Duration {
+// rounded is a time as people want it.
+func rounded(d time.Duration) time.Duration {
 	if d < time.Second {
 		return d.Round(time.Millisecond)
 	}

@@ -5,6 +5,7 @@ package await
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -77,8 +78,9 @@ func (r *run) wait(ctx context.Context, i int) {
 		}
 		err := r.try(ctx, r.services[i])
 		<-r.places
-		if err != nil && ctx.Err() != nil {
-			return // the last whole try says more
+		if err != nil && ended(ctx, err) {
+			r.cutShort(ctx, i)
+			return
 		}
 		kind := kindOf(err)
 		if kind == denied && !r.RetryAuth {
@@ -105,6 +107,26 @@ func (r *run) wait(ctx context.Context, i int) {
 		if next == 0 || pause(ctx, next) != nil {
 			return
 		}
+	}
+}
+
+// ended tells whether a try failed because the time for all is over. A
+// connection's deadline can be a moment earlier than that of its context.
+func ended(ctx context.Context, err error) bool {
+	if deadline, ok := ctx.Deadline(); ok && kindOf(err) == silent && time.Until(deadline) < 20*time.Millisecond {
+		<-ctx.Done()
+	}
+	return ctx.Err() != nil
+}
+
+// cutShort records a try that had no time, if it was the only one: an earlier
+// one says more.
+func (r *run) cutShort(ctx context.Context, i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if res := &r.results[i]; res.Attempts == 0 && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		res.Attempts, res.After = 1, time.Since(r.start)
+		res.LastError = fmt.Sprintf("no answer within %v", rounded(res.After))
 	}
 }
 

@@ -102,6 +102,13 @@ func start(cmd *exec.Cmd, later func(func())) (*syncBuffer, error) {
 // installed finds a server, or skips the test.
 func installed(t *testing.T, name string) string {
 	t.Helper()
+	if filepath.IsAbs(name) {
+		_, err := os.Stat(name)
+		if err != nil {
+			t.Skipf("%s is not installed", name)
+		}
+		return name
+	}
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/lib/postgresql/15/bin") {
 		if path := filepath.Join(dir, name); exec.Command("test", "-x", path).Run() == nil {
 			return path

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command await waits until services are ready, each asked by its own protocol,
+// and then ends, or becomes the given command.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/cli"
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/hooks/await"
+	"github.com/cleanstart-dev/cleanimg-init/reaper"
+)
+
+func main() {
+	os.Args = hideSecrets(os.Args)
+	cli.Main(tool())
+}
+
+const exitTimeout = 124
+
+// settings are the options as they were given.
+type settings struct {
+	flags    *cli.Flags
+	services []string
+	options  await.Options
+	json     bool
+}
+
+func tool() cli.Tool {
+	s := settings{options: await.Options{}}
+	return cli.Tool{
+		Name: "await", Prefix: "AWAIT",
+		Usage: "await [options] [--service] HOST:PORT|URL … [-- command [args…]]\n" +
+			"check-deps [options] [--service] HOST:PORT|URL …     the same as await --once",
+		About: about, Notes: notes,
+		Flags: s.register, Run: s.run,
+	}
+}
+
+func (s *settings) register(f *cli.Flags) {
+	s.flags = f
+	o := &s.options
+	f.StringArrayVar(&s.services, "service", nil, "`HOST:PORT or URL` of a service; may be repeated")
+	f.Duration(&o.Timeout, "timeout", 5*time.Minute, "`time` for all together; 0 is none")
+	f.Duration(&o.TryTimeout, "try-timeout", 3*time.Second, "`time` for one try; 0 is none")
+	f.Duration(&o.MaxInterval, "max-interval", 5*time.Second, "`longest` pause between two tries; pauses are random and grow up to it")
+	f.BoolVar(&o.Once, "once", false, "one try for each service, and 124 when it is not ready")
+	f.BoolVar(&o.Any, "any", false, "one ready service is enough")
+	f.BoolVar(&o.Invert, "invert", false, "wait until the services are not ready")
+	f.IntVar(&o.Stable, "stable", 1, "ready is who was ready so `many` times in a row, a second apart")
+	f.BoolVar(&o.RetryAuth, "retry-auth", false, "go on when credentials are rejected: they may become valid")
+	f.Duration(&o.Heartbeat, "heartbeat", 10*time.Second, "how `often` the log says what is being waited for; 0 is never")
+	f.BoolVar(&s.json, "json", false, "print the result on stdout, as JSON")
+}
+
+func (s *settings) run(ctx context.Context, p *cli.Process) error {
+	words, command := p.Args, []string(nil)
+	if p.Dash >= 0 {
+		words, command = p.Args[:p.Dash], p.Args[p.Dash:]
+	}
+	if p.Name == "check-deps" {
+		s.options.Once = true
+	}
+	services, err := s.parse(words, p.Environ)
+	if err != nil {
+		return err
+	}
+	if len(command) > 0 {
+		// Before the waiting, which a mistake would make for nothing.
+		if _, err := hooks.Lookup(command[0], p.Environ, nil); err != nil {
+			return commandError(err)
+		}
+	}
+	if err := s.wait(ctx, p, services); err != nil {
+		return err
+	}
+	if len(command) > 0 {
+		return become(ctx, command, p.Environ)
+	}
+	return nil
+}
+
+// parse checks all that was given and reports all that is wrong with it.
+func (s *settings) parse(words, environ []string) (services []await.Service, err error) {
+	var errs []error
+	o := &s.options
+	if o.MaxInterval <= 0 {
+		errs = append(errs, errors.New("--max-interval 0: accepted is more than that"))
+	}
+	if o.Stable < 1 {
+		errs = append(errs, fmt.Errorf("--stable %d: accepted is a number from 1", o.Stable))
+	}
+	if o.TryTimeout == 0 {
+		o.TryTimeout = math.MaxInt64
+	}
+	schemes := await.Schemes(new(reaper.Reaper))
+	for _, raw := range append(s.services, words...) {
+		service, err := await.Parse(raw, environ, schemes)
+		errs = append(errs, err)
+		services = append(services, service)
+	}
+	if len(services) == 0 {
+		errs = append(errs, errors.New("nothing to wait for: give --service HOST:PORT or a URL, or AWAIT_SERVICE"))
+	}
+	return services, errors.Join(errs...)
+}
+
+// wait waits and says what came of it.
+func (s *settings) wait(ctx context.Context, p *cli.Process, services []await.Service) error {
+	o := s.options
+	o.Log = p.Log
+	closeProgress := func() {}
+	plainLog := s.flags.Lookup("log-format").Value.String() == "text"
+	if p.Terminal && plainLog && !o.Once {
+		progress := await.NewProgress(p.Stderr, terminalSize, services)
+		o.Log, o.Heartbeat, o.Event, closeProgress = nil, 0, progress.Event, progress.Close
+	} else {
+		hintTCP(p, services)
+	}
+	rep := await.Run(ctx, services, o)
+	closeProgress()
+
+	var err error
+	switch {
+	case s.json:
+		e := json.NewEncoder(p.Stdout)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		err = e.Encode(rep)
+	case plainLog:
+		err = rep.WriteTable(p.Stderr)
+	}
+	if rep.Err() != nil {
+		err = rep.Err()
+	}
+	if errors.Is(err, await.ErrNotReady) {
+		return cli.Exit(exitTimeout, err)
+	}
+	return err
+}
+
+// become replaces this process by the command.
+func become(ctx context.Context, command, environ []string) error {
+	path, err := hooks.Lookup(command[0], environ, nil)
+	if err != nil {
+		return commandError(err)
+	}
+	// From here on a signal ends us as it would end the command.
+	signal.Reset(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err = reaper.Replace(reaper.Command{Path: path, Args: command, Env: environ})
+	return commandError(hooks.StartError(path, err))
+}
+
+// commandError gives the exit code that a shell would.
+func commandError(err error) error {
+	var lookup *hooks.LookupError
+	if errors.As(err, &lookup) {
+		return cli.Exit(lookup.Code(), fmt.Errorf("command: %w", err))
+	}
+	return fmt.Errorf("command: %w", err)
+}
+
+func terminalSize() (columns, rows int) {
+	size, err := unix.IoctlGetWinsize(2, unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(size.Col), int(size.Row)
+}

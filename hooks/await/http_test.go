@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !no_http
+
+package await
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	grpccredentials "google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+)
+
+// api is a service with a path for each kind of answer.
+func api() http.Handler {
+	mux := http.NewServeMux()
+	status := func(code int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-A", "b")
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(body))
+		}
+	}
+	mux.HandleFunc("/ready", status(200, "all is ok here"))
+	mux.HandleFunc("/made", status(201, ""))
+	mux.HandleFunc("/busy", status(503, "no"))
+	mux.Handle("/moved", http.RedirectHandler("/busy", http.StatusFound))
+	mux.Handle("/elsewhere", http.RedirectHandler("http://elsewhere.invalid/", http.StatusFound))
+	mux.HandleFunc("/private", func(w http.ResponseWriter, r *http.Request) {
+		if user, pass, _ := r.BasicAuth(); user != "app" || pass != password {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	mux.HandleFunc("/asked", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Token") != "12345678" || r.Host != "shop.example" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	mux.HandleFunc("/proto", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Proto", r.Proto)
+	})
+	return mux
+}
+
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(api())
+	server.Config.Protocols = &http.Protocols{}
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	host := strings.TrimPrefix(server.URL, "http://")
+	secret := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(secret, []byte(password+"\n"), 0o600))
+
+	tests := []struct{ url, want string }{
+		{"http://" + host + "/ready", ""},
+		{"HTTP://" + host + "/ready?x=1", ""},
+		{"http://" + host + "/ready#status=200", ""},
+		{"http://" + host + "/ready#status=2xx&body=ok&header=X-A:b", ""},
+		{"http://" + host + "/ready#header=x-a", ""},
+		{"http://" + host + "/ready#header=X-A:%20c", "the header has X-A"},
+		{"http://" + host + "/ready#header=X-B", "the header has X-B"},
+		{"http://" + host + "/ready#body=fine", "does not contain"},
+		{"http://" + host + "/ready#status=204", "status 200 OK"},
+		{"http://" + host + "/made#status=200-204", ""},
+		{"http://" + host + "/made#status=200,201", ""},
+		{"http://" + host + "/busy", "status 503 Service Unavailable"},
+		{"http://" + host + "/busy#status=503", ""},
+		{"http://" + host + "/moved", "status 503"},
+		{"http://" + host + "/moved#status=302", ""},
+		{"http://" + host + "/elsewhere", ""},
+		{"http://" + host + "/private", "status 401"},
+		{"http://app:wr0ngpass@" + host + "/private", ErrPermanent.Error()},
+		{"http://app@" + host + "/private#password-file=" + secret, ""},
+		{"http://" + host + "/asked#request-header=X-Token:12345678&request-header=Host:shop.example", ""},
+		{"http://" + host + "/asked", "status 403"},
+		{"h2c://" + host + "/proto#header=X-Proto:HTTP/2.0", ""},
+		{"http://" + host + "/proto#header=X-Proto:HTTP/1.1", ""},
+		{"https://" + host + "/ready", "HTTP response to HTTPS client"},
+		{"http://127.0.0.1:1/", "dial tcp 127.0.0.1:1: connect: connection refused"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.url, func(t *testing.T) {
+			t.Parallel()
+			err := ask(t, tt.url)
+			if tt.want == "" {
+				assert.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+			assert.NotContains(t, err.Error(), "wr0ngpass")
+		})
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	t.Parallel()
+	pki := newPKI(t)
+	server := httptest.NewUnstartedServer(api())
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{pki.server}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: pki.pool}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	strict := httptest.NewUnstartedServer(api())
+	strict.TLS = &tls.Config{Certificates: []tls.Certificate{pki.server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pki.pool}
+	strict.StartTLS()
+	t.Cleanup(strict.Close)
+
+	assert.NoError(t, ask(t, server.URL+"/proto#header=X-Proto:HTTP/2.0&ca="+pki.caFile))
+	assert.NoError(t, ask(t, server.URL+"/ready#insecure"))
+	assert.NoError(t, ask(t, server.URL+"/ready#servername=server.example&ca="+pki.caFile))
+	assert.NoError(t, ask(t, strict.URL+"/ready#ca="+pki.caFile+"&cert="+pki.certFile+"&key="+pki.keyFile))
+	err := ask(t, server.URL+"/ready")
+	require.ErrorIs(t, err, ErrNotReady, "the certificate may be replaced by a good one")
+	assert.ErrorContains(t, err, "certificate signed by unknown authority")
+	assert.ErrorContains(t, ask(t, server.URL+"/ready#servername=other.example&ca="+pki.caFile), "other.example")
+	assert.ErrorIs(t, ask(t, strict.URL+"/ready#ca="+pki.caFile), ErrNotReady)
+}
+
+func TestGRPC(t *testing.T) {
+	t.Parallel()
+	pki := newPKI(t)
+	serve := func(options ...grpc.ServerOption) (address string) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		server := grpc.NewServer(options...)
+		states := health.NewServer()
+		states.SetServingStatus("shop", grpc_health_v1.HealthCheckResponse_SERVING)
+		states.SetServingStatus("bank", grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+		grpc_health_v1.RegisterHealthServer(server, states)
+		go func() { _ = server.Serve(l) }()
+		t.Cleanup(server.Stop)
+		return l.Addr().String()
+	}
+	plain, secured := serve(), serve(grpc.Creds(grpccredentials.NewServerTLSFromCert(&pki.server)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	without := grpc.NewServer()
+	go func() { _ = without.Serve(l) }()
+	t.Cleanup(without.Stop)
+
+	assert.NoError(t, ask(t, "grpc://"+plain))
+	assert.NoError(t, ask(t, "grpc://"+plain+"/shop"))
+	assert.ErrorContains(t, ask(t, "grpc://"+plain+"/bank"), "health status NOT_SERVING")
+	assert.ErrorContains(t, ask(t, "grpc://"+plain+"/nothing"), `does not know the service "nothing"`)
+	assert.ErrorContains(t, ask(t, "grpc://"+l.Addr().String()), "no health service")
+	assert.NoError(t, ask(t, "grpcs://"+secured+"/shop#ca="+pki.caFile))
+	assert.ErrorContains(t, ask(t, "grpcs://"+secured), "unknown authority")
+	assert.ErrorIs(t, ask(t, "grpcs://"+plain), ErrNotReady)
+	assert.ErrorContains(t, ask(t, "grpc://127.0.0.1:1"), "connection refused")
+}
+
+func FuzzHealthAnswer(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 0, 2, 8, 1})
+	f.Add([]byte{0, 0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 0, 1, 8})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if healthAnswer(frame) == nil {
+			assert.Equal(t, []byte{8, 1}, frame[grpcPrefix:grpcPrefix+2])
+		}
+	})
+}
