@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -121,10 +122,21 @@ func TestDNS(t *testing.T) {
 	assert.ErrorContains(t, err, "lookup db.example.: no such host")
 }
 
+// TestExec runs in a process of its own: a reaper collects every child, those of
+// other tests too.
 func TestExec(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
 	require.NoError(t, err)
+	const alone = "AWAIT_TEST_ALONE"
+	if os.Getenv(alone) == "" {
+		cmd := exec.Command(self, "-test.run=^TestExec$", "-test.timeout=5m", "-test.v")
+		cmd.Env = append(os.Environ(), alone+"=1")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), "--- PASS: TestExec")
+		return
+	}
 	var programs reaper.Reaper
 	run := func(role, query string, try time.Duration) error {
 		s, err := Parse("exec:"+self+query, []string{"AWAIT_TEST_ROLE=" + role}, Schemes(&programs))
