@@ -19,8 +19,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"text/template"
 
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 )
@@ -143,6 +145,7 @@ type input struct {
 	env      *environment
 	secrets  map[string]any
 	schemas  *schemas
+	library  template.FuncMap // the functions that are the same for all templates
 
 	// A second view of the same with every secret replaced: what changes in
 	// the output has a secret in it. Nil when there are no secrets.
@@ -153,11 +156,14 @@ func (o *Options) read() (*input, error) {
 	if strings.ContainsAny(o.Environment, "/\x00") || strings.HasPrefix(o.Environment, ".") {
 		return nil, fmt.Errorf("environment %q: accepted is a name as in values.<environment>.yaml", o.Environment)
 	}
+	if within(o.OutputDir, o.TemplateDir) {
+		return nil, fmt.Errorf("output directory %s is in the template directory %s: what is written would be a template the next time", o.OutputDir, o.TemplateDir)
+	}
 	t, err := readTree(o.TemplateDir)
 	if err != nil {
 		return nil, err
 	}
-	in := &input{options: o, sources: t.sources, partials: t.partials, schemas: newSchemas(t.schemas)}
+	in := &input{options: o, sources: t.sources, partials: t.partials, schemas: newSchemas(t.schemas), library: library()}
 	secrets, err := readSecrets(o.SecretDirs)
 	problems := []error{err}
 	for _, leaf := range secrets {
@@ -184,4 +190,24 @@ func (o *Options) read() (*input, error) {
 	in.env.without(texts)
 	in.blind = in.blindfold(secrets)
 	return in, nil
+}
+
+// within tells whether a directory is another one, or in it.
+func within(dir, other string) bool {
+	if dir == "" {
+		return false
+	}
+	rel, err := filepath.Rel(resolvedPath(other), resolvedPath(dir))
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// resolvedPath is a path without links, as far as it is there.
+func resolvedPath(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
+	}
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	return path
 }

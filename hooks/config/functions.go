@@ -13,23 +13,26 @@ import (
 	"text/template"
 )
 
-// functions are what a template can call besides those of text/template, of
-// which index and print are ours. docs/generate-config.md has every one with an
-// example that the tests run.
-func (e *execution) functions() template.FuncMap {
-	all := template.FuncMap{
-		getName: e.get, maybeName: e.maybe, printName: text, markName: e.mark,
-		"include": e.include,
-		"env":     e.variable, "getenv": e.variable,
-		"envʹ": e.maybeVariable, "getenvʹ": e.maybeVariable,
-		itemsName: items,
-		"index":   index, "indexʹ": maybeIndex,
-	}
+// library returns the functions that a template can call besides those of
+// text/template, of which index is ours. docs/generate-config.md has every one
+// with an example that the tests run.
+func library() template.FuncMap {
+	all := template.FuncMap{printName: text, itemsName: items, "index": index, "indexʹ": maybeIndex}
 	maps.Copy(all, valueFunctions)
 	maps.Copy(all, textFunctions)
 	maps.Copy(all, dataFunctions)
 	maps.Copy(all, numberFunctions)
 	return all
+}
+
+// functions are those that know which template calls them.
+func (e *execution) functions() template.FuncMap {
+	return template.FuncMap{
+		getName: e.get, maybeName: e.maybe, markName: e.mark,
+		"include": e.include,
+		"env":     e.variable, "getenv": e.variable,
+		"envʹ": e.maybeVariable, "getenvʹ": e.maybeVariable,
+	}
 }
 
 // variable is a variable of the environment, or the default.

@@ -30,7 +30,9 @@ func TestDocumentedFunctions(t *testing.T) {
 		f.Environ = []string{"HOME=/home/app"}
 		assert.Equal(t, want, f.content("out"), "%s: %s", name, example)
 	}
-	for _, name := range slices.Sorted(maps.Keys((&execution{}).functions())) {
+	all := library()
+	maps.Copy(all, (&execution{}).functions())
+	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if !strings.HasSuffix(name, optional) {
 			assert.True(t, documented[name], "%s has no example in docs/generate-config.md", name)
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -93,19 +94,23 @@ func (o *Output) setModes() {
 }
 
 // sharedWithGroup tells whether the directory of a file hands its group on: an
-// fsGroup volume, whose group is how several users read it.
+// fsGroup volume, whose group is how several users read it. A directory that is
+// not there yet takes after the one above it.
 func (o *Output) sharedWithGroup(name string) bool {
 	if o.options.OutputDir == "" {
 		return false
 	}
-	for dir := path.Dir(name); ; dir = path.Dir(dir) {
-		info, err := os.Stat(path.Join(o.options.OutputDir, dir))
+	dir := filepath.Dir(filepath.Join(o.options.OutputDir, filepath.FromSlash(name)))
+	for {
+		info, err := os.Stat(dir)
 		if err == nil {
 			return info.Mode()&fs.ModeSetgid != 0
 		}
-		if dir == "." {
+		above := filepath.Dir(dir)
+		if above == dir {
 			return false
 		}
+		dir = above
 	}
 }
 

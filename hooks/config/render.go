@@ -54,16 +54,25 @@ func (in *input) render(s source) (file, []error) {
 	text := r.text()
 	f.content = []byte(text)
 	if len(r.problems) == 0 {
-		other := &rendering{in: in.blind, source: s}
-		blind := other.text()
-		f.secret = len(other.problems) > 0 || blind != text
-		if f.blind = []byte(blind); len(other.problems) > 0 {
-			f.blind = nil
-		}
+		r.compare(&f, text)
 		r.check(&f)
 	}
 	r.sort()
 	return f, r.problems
+}
+
+// compare finds out whether a secret went into the text.
+func (r *rendering) compare(f *file, text string) {
+	f.blind = f.content
+	if r.in.blind == nil {
+		return
+	}
+	other := &rendering{in: r.in.blind, source: r.source}
+	blind := other.text()
+	f.secret = len(other.problems) > 0 || blind != text
+	if f.blind = []byte(blind); len(other.problems) > 0 {
+		f.blind = nil
+	}
 }
 
 // text renders the source, without checks.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -267,6 +268,13 @@ func (in *input) blindfold(secrets []secretFile) *input {
 	}
 	blind.secrets = secretTree(swapped)
 	blind.values, _ = swapValues(in.values, nil, at).(map[string]any)
+	secret := len(secrets) > 0 || len(env.files) > 0 || !reflect.DeepEqual(blind.values, in.values)
+	for name, value := range env.vars {
+		secret = secret || isSecret(name, value)
+	}
+	if !secret {
+		return nil
+	}
 	return &blind
 }
 

@@ -112,6 +112,12 @@ func TestModesOfSecrets(t *testing.T) {
 	assert.Contains(t, f.log.String(), "every user may read a file with secrets, as its mode asks for\" file=open")
 	assert.Contains(t, f.log.String(), "a mode is for no file\" glob=*.nothing")
 
+	// A directory that is not there yet takes after the one above it.
+	f.OutputDir = filepath.Join(f.OutputDir, "shared", "new")
+	f.commit()
+	assert.EqualValues(t, 0o640, f.mode("secret"))
+	f.OutputDir = filepath.Join(f.OutputDir, "..", "..")
+
 	// A secret that goes in later makes the file private.
 	f.templates(map[string]string{"plain": "x ${A_TOKEN}"})
 	f.commit()

@@ -41,7 +41,7 @@ func (r *rendering) execute() string {
 	t := template.New(r.source.name).Option("missingkey=error")
 	var out strings.Builder
 	e := &execution{rendering: r, template: t, out: &out}
-	t.Funcs(e.functions())
+	t.Funcs(r.in.library).Funcs(e.functions())
 	for _, p := range r.in.partials {
 		if _, err := t.New(p.name).Parse(p.content); err != nil {
 			r.problems = append(r.problems, templateProblem(p.name, err))

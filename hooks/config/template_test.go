@@ -151,6 +151,12 @@ func TestTreeProblems(t *testing.T) {
 	f := setUp(t, map[string]string{"a": "", "a.tmpl": "", "b.tmpl": "", "b/c": ""})
 	assert.ElementsMatch(t, []string{"a and a.tmpl both become a: remove one", "b.tmpl becomes the file b, which b/c needs as a directory"}, f.fails())
 
+	f = setUp(t, map[string]string{"a": ""})
+	for _, dir := range []string{f.TemplateDir, f.TemplateDir + "/out"} {
+		f.OutputDir = dir
+		assert.Contains(t, f.fails()[0], "is in the template directory")
+	}
+
 	f = setUp(t, map[string]string{"values.yaml": "a: 1"})
 	assert.Contains(t, f.fails()[0], "has no templates: nothing to do")
 	f.TemplateDir += "/no"

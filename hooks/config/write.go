@@ -98,9 +98,14 @@ func (o *Output) warnMode(name string, err error) {
 	o.options.Log.Warn("mode or owner stay as they are", "file", name, "err", err)
 }
 
-// wrongMode tells whether a file has another mode or owner than it should.
+// wrongMode tells whether a file has another mode or owner than it should. What
+// belongs to somebody else may have any, if nobody asked for one: we could not
+// change it.
 func (f *file) wrongMode(info fs.FileInfo) bool {
-	have := ownerOf(info)
+	have, us := ownerOf(info), os.Geteuid()
+	if !f.given && us != 0 && have.uid != us {
+		return false
+	}
 	return info.Mode().Perm() != f.mode ||
 		f.owner.uid >= 0 && f.owner.uid != have.uid ||
 		f.owner.gid >= 0 && f.owner.gid != have.gid
