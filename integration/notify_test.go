@@ -193,7 +193,7 @@ func TestNotifyIsTheCommandsAlone(t *testing.T) {
 					assert.Fail(t, "nothing was heard")
 				}
 			}
-			in.WaitFile("/tmp/environ")
+			in.eventually("the command's environment", func() bool { return strings.HasSuffix(in.File("/tmp/environ"), "\x00") })
 			if access == "off" {
 				assert.Contains(t, in.File("/tmp/environ"), "NOTIFY_SOCKET=/tmp/above\x00")
 				hears("READY=1\nSTATUS=up")
