@@ -24,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"time"
 )
 
 //go:embed child.c.txt
@@ -46,7 +47,10 @@ type bench struct {
 	candidates    []*candidate
 
 	starts, footprints, signals, storms, orphans int
+	load                                         time.Duration
 	short                                        bool
+
+	crowd crowd
 }
 
 func main() {
@@ -70,9 +74,10 @@ func run(bin string, short bool, out io.Writer) (holds bool, err error) {
 		return false, err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{starts: 150, footprints: 5, signals: 500, storms: 3, orphans: 20_000, short: short}
+	b := &bench{starts: 150, footprints: 5, signals: 500, storms: 3, orphans: 20_000, load: 10 * time.Second, short: short}
 	if short {
 		b.starts, b.footprints, b.signals, b.storms, b.orphans = 20, 1, 100, 1, 5_000
+		b.load = 2 * time.Second
 	}
 	if err := b.build(dir, bin); err != nil {
 		return false, err
@@ -85,6 +90,7 @@ func run(bin string, short bool, out io.Writer) (holds bool, err error) {
 		{"footprint", b.measureFootprints},
 		{"signals", b.measureSignals},
 		{"storm", b.measureStorms},
+		{"crowd", b.measureCrowd},
 	}
 	for _, s := range steps {
 		fmt.Fprintf(os.Stderr, "bench: %s\n", s.name)

@@ -14,6 +14,8 @@ func (b *bench) print(out io.Writer) (holds bool) {
 		strings.ReplaceAll(machine(), "\n", ", "), b.starts, b.footprints, b.signals, b.storms, b.orphans)
 	b.printFigures(out)
 	fmt.Fprintln(out)
+	b.printCrowd(out)
+	fmt.Fprintln(out)
 	return b.printBudgets(out)
 }
 
@@ -41,6 +43,15 @@ func (b *bench) printFigures(out io.Writer) {
 		}
 		row(out, cells...)
 	}
+}
+
+// printCrowd tells of the probes of cleanimg-init; the others have none.
+func (b *bench) printCrowd(out io.Writer) {
+	fmt.Fprintf(out, "%d probes a second for %v, among %d idle clients and %d slow ones:\n\n", probesPerSecond, b.load, idleClients, slowClients)
+	row(out, "probes", "failed", "median ms", "p99 ms", "slowest ms", "RSS before kB", "at most kB")
+	row(out, "---", "---", "---", "---", "---", "---", "---")
+	c := b.crowd
+	row(out, fmt.Sprint(c.asked), fmt.Sprint(c.failed), number(c.p50, 2), number(c.p99, 2), number(c.slowest, 1), number(c.rss, 0), number(c.most, 0))
 }
 
 // summary is one candidate's figures.
@@ -93,6 +104,8 @@ func (b *bench) printBudgets(out io.Writer) (holds bool) {
 		{"idle wake-ups per second", ours.switches, 0, 0, 1},
 		{"orphans left after a storm", ours.left, 0, 0, 0},
 		{"most zombies seen in a storm", ours.zombies, 100, 30, 0},
+		{"probes that fail in a crowd", float64(b.crowd.failed), 0, 0, 0},
+		{"99 of 100 probes in a crowd, ms", b.crowd.p99, 10, 5, 1},
 	}
 	holds = true
 	row(out, "figure", "measured", "budget", "aim", "holds")
