@@ -5,7 +5,9 @@ package probes_test
 import (
 	"bytes"
 	"net/http"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -153,6 +155,15 @@ func TestMetricsConvention(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		assert.NoError(t, err, "%s: %s", name, out)
 		assert.Empty(t, string(out), name)
+	}
+}
+
+func TestMetricsAreDocumented(t *testing.T) {
+	docs, err := os.ReadFile("../docs/probes.md")
+	require.NoError(t, err)
+	text := metrics(t, checked(), two) + metrics(t, broken(), two)
+	for _, found := range regexp.MustCompile(`(?m)^# TYPE cleanimg_init_(\S+)`).FindAllStringSubmatch(text, -1) {
+		assert.Contains(t, string(docs), "`"+found[1]+"`")
 	}
 }
 

@@ -183,8 +183,13 @@ func testPagePhases(t *testing.T, browser *browser) {
 	now.Store(stopped())
 	b.shows("nginx · code 0")
 	shoot("ended")
+	early := broken() // while the stop hooks run
+	early.Phase, early.Steps[4].Result = report.Stopping, report.ResultPending
+	now.Store(early)
+	b.shows("step 30-warm-cache timed out · code 124 · stopping")
+	assert.Contains(t, b.text(), "not started", "and it will not be")
 	now.Store(broken())
-	b.shows("step 30-warm-cache timed out · code 124")
+	b.shows("step 30-warm-cache timed out · code 124\n")
 	assert.Contains(t, b.text(), "throttled in 271 of 300 periods")
 	shoot("failed")
 
