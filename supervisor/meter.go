@@ -49,13 +49,16 @@ func (w *gauge) open() *cgroup.Box {
 	return w.box
 }
 
-// look reads the limits, and tells when they were changed: a pod was resized.
-func (w *gauge) look() cgroup.Limits {
-	now := w.open().Limits()
+// seen enters the limits as they are, and tells when they were changed: a pod
+// was resized.
+func (w *gauge) seen(now cgroup.Limits) {
 	w.mu.Lock()
 	before := w.limits
 	w.limits = now
 	w.mu.Unlock()
+	if now == before {
+		return
+	}
 	for _, l := range []struct{ name, from, to string }{
 		{"cpu", cpuWords(before.CPU), cpuWords(now.CPU)},
 		{"memory", memoryWords(before.Memory), memoryWords(now.Memory)},
@@ -65,7 +68,6 @@ func (w *gauge) look() cgroup.Limits {
 			w.log.Info("a limit of the container was changed", "limit", l.name, "from", cmp.Or(l.from, "none"), "to", cmp.Or(l.to, "none"))
 		}
 	}
-	return now
 }
 
 // last are the limits as they were seen last.
@@ -104,6 +106,7 @@ type sight struct {
 	w      *gauge
 	who    []any             // "step" and its name, or "command" and its
 	note   func(text string) // puts a warning into the report
+	files  *cgroup.Gauge
 	before cgroup.Marks
 	peak   int64 // of the container, as it was before
 	most   int64 // of what was seen
@@ -114,13 +117,15 @@ type sight struct {
 
 func (w *gauge) sight(note func(string), who ...any) *sight {
 	box := w.open()
-	return &sight{w: w, who: who, note: note, before: box.Marks(), peak: box.MemoryPeak()}
+	s := &sight{w: w, who: who, note: note, files: box.Gauge(), before: box.Marks(), peak: box.MemoryPeak()}
+	_, _, _ = s.files.Read() // so that all that it needs is in memory while there is some
+	return s
 }
 
 // look looks at what is in use, and warns where it is much.
-func (s *sight) look() (limits cgroup.Limits) {
-	limits = s.w.look()
-	memory, pids := s.w.box.MemoryUsage(), s.w.box.PidsUsage()
+func (s *sight) look() cgroup.Limits {
+	limits, memory, pids := s.files.Read()
+	s.w.seen(limits)
 	s.most = max(s.most, memory.Used)
 	if !s.memory && memory.Reaches(muchMemory) {
 		s.memory = true
@@ -268,5 +273,6 @@ func (m *meter) Full() string { return m.w.box.WhyNoProcess() }
 func (m *meter) Stop() hooks.Toll {
 	close(m.stop)
 	<-m.done
+	defer m.files.Close()
 	return m.toll()
 }

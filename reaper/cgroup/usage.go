@@ -25,47 +25,19 @@ func (u Usage) Reaches(part float64) bool {
 // MemoryUsage is the memory that cannot be had back at once: without the file
 // cache that has not been used lately. Of our group and those above it, as far
 // as they can be seen, it is the one in which the least is left.
-func (b *Box) MemoryUsage() (least Usage) {
-	if b == nil {
-		return least
-	}
-	buf := make([]byte, 4096) // for memory.stat
-	b.at[Memory].levels(func(dir string, v2 bool) {
-		limit, used, cache := "/memory.limit_in_bytes", "/memory.usage_in_bytes", "total_inactive_file"
-		if v2 {
-			limit, used, cache = "/memory.max", "/memory.current", "inactive_file"
-		}
-		u := readUsage(dir+used, dir+limit, buf)
-		if u.Used > 0 {
-			n, _ := field(readShort(dir+"/memory.stat", buf), cache)
-			u.Used = max(0, u.Used-n)
-		}
-		least = fuller(least, u)
-	})
-	return least
+func (b *Box) MemoryUsage() Usage {
+	g := b.Gauge()
+	defer g.Close()
+	_, memory, _ := g.Read()
+	return memory
 }
 
 // PidsUsage is the number of processes and threads, where the least is left.
-func (b *Box) PidsUsage() (least Usage) {
-	if b == nil {
-		return least
-	}
-	buf := make([]byte, 64)
-	b.at[Pids].levels(func(dir string, _ bool) {
-		least = fuller(least, readUsage(dir+"/pids.current", dir+"/pids.max", buf))
-	})
-	return least
-}
-
-func readUsage(used, limit string, buf []byte) (u Usage) {
-	var ok bool
-	if u.Limit, ok = readNumber(limit, buf); !ok || u.Limit >= noLimit {
-		u.Limit = 0
-	}
-	if u.Used, ok = readNumber(used, buf); !ok {
-		u.Used = -1
-	}
-	return u
+func (b *Box) PidsUsage() Usage {
+	g := b.Gauge()
+	defer g.Close()
+	_, _, pids := g.Read()
+	return pids
 }
 
 func fuller(a, b Usage) Usage {

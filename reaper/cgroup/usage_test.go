@@ -116,3 +116,27 @@ func TestBytes(t *testing.T) {
 		assert.Equal(t, want, Bytes(n))
 	}
 }
+
+// Where memory has run out, a look at it must not need more.
+func TestLookingDoesNotAllocate(t *testing.T) {
+	b, dir := v2(t, map[string]string{
+		"cpu.max": "25000 100000\n", "memory.max": "67108864\n", "memory.current": "62914560\n", "memory.stat": "anon 1\ninactive_file 2914560\n",
+		"pids.max": "100\n", "pids.current": "80\n",
+	})
+	g := b.Gauge()
+	defer g.Close()
+	assert.Zero(t, testing.AllocsPerRun(100, func() { g.Read() }))
+	limits, memory, pids := g.Read()
+	assert.Equal(t, Limits{CPU: 0.25, Memory: 67108864, Pids: 100}, limits)
+	assert.Equal(t, b.Limits(), limits)
+	assert.Equal(t, Usage{Used: 60000000, Limit: 67108864}, memory)
+	assert.Equal(t, Usage{Used: 80, Limit: 100}, pids)
+
+	require.NoError(t, os.WriteFile(dir+"/memory.max", []byte("max\n"), 0o600))
+	limits, memory, _ = g.Read()
+	assert.Zero(t, limits.Memory)
+	assert.Zero(t, memory.Limit)
+	g.Close()
+	limits, _, _ = g.Read()
+	assert.Zero(t, limits)
+}
