@@ -277,7 +277,10 @@ func (c *tended) over() int {
 	}
 	attrs := []any{"command", commandName(c.cfg), "code", code, "seconds", lived.Seconds()}
 	if explained {
-		level, attrs = slog.LevelError, append(attrs, "reason", c.ended.Reason)
+		attrs = append(attrs, "reason", c.ended.Reason)
+		if c.ended.Cause != report.Failed { // a limit, and not somebody's will
+			level = slog.LevelError
+		}
 	}
 	c.log.Log(context.Background(), level, "command ended", attrs...)
 	if c.ended != nil { // nobody else can know this
