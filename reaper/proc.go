@@ -104,7 +104,7 @@ func snapshot(seen func(procs map[int]Proc, p Proc)) (map[int]Proc, error) {
 // readStat reads /proc/PID/stat. Dir is /proc.
 func readStat(dir, pid int) (Proc, error) {
 	var buf [1024]byte // the longest is below 400
-	text, err := readAt(dir, strconv.Itoa(pid)+"/stat", buf[:])
+	text, err := readAt(dir, strconv.Itoa(pid)+"/stat", buf[:], true)
 	if err != nil {
 		return Proc{}, err
 	}
@@ -172,7 +172,7 @@ func ownChildren(dir int) (pids []int) {
 	}
 	buf := make([]byte, 32<<10)
 	for _, tid := range threads {
-		text, err := readAt(tasks, strconv.Itoa(tid)+"/children", buf)
+		text, err := readAt(tasks, strconv.Itoa(tid)+"/children", buf, false)
 		if errors.Is(err, unix.ENOENT) {
 			continue // the thread has gone, or the kernel has no such file
 		}
@@ -222,8 +222,9 @@ func numbersIn(dir int) (numbers []int, err error) {
 	}
 }
 
-// readAt reads a file, as far as it fits into buf.
-func readAt(dir int, name string, buf []byte) ([]byte, error) {
+// readAt reads a file, as far as it fits into buf. Of one with a single record,
+// which the kernel gives away whole, the end is not looked for.
+func readAt(dir int, name string, buf []byte, single bool) ([]byte, error) {
 	if dir == unix.AT_FDCWD {
 		name = "/proc/" + name
 	}
@@ -238,7 +239,7 @@ func readAt(dir int, name string, buf []byte) ([]byte, error) {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return nil, err
-		case got == 0 || n+got == len(buf):
+		case got == 0 || single || n+got == len(buf):
 			return buf[:n+got], nil
 		default:
 			n += got
