@@ -79,9 +79,9 @@ func TestPidsLimitHeld(t *testing.T) {
 // TestProcessLimitHeld: the same with RLIMIT_NPROC, which counts all of a user's.
 func TestProcessLimitHeld(t *testing.T) {
 	needsRoot(t)
+	t.Parallel() // but one after another: to count takes its time
 	for i := range *fullFlag {
 		t.Run(strconv.Itoa(i), func(t *testing.T) {
-			t.Parallel()
 			const limit = 60
 			uid := 70000 + i // nobody else's
 			fullRun(t, func() bool { return tasksOf(t, uid) >= limit }, Options{UID: uid, NProc: limit})
