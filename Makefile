@@ -36,6 +36,7 @@ lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 bench: ## measure start, exit, signals and reaping beside tini and dumb-init
 	$(GO) run ./integration/bench
 	$(GO) run ./integration/bench/config
+	$(GO) run ./integration/bench/volume
 
 figures: ## measure throttling as root; the table and the picture of docs/timeouts.md
 	$(GO) run ./integration/throttling -write
