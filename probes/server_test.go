@@ -342,6 +342,82 @@ func TestOddResponses(t *testing.T) {
 	assert.Empty(t, body)
 }
 
+// The page and the metrics are answered as strictly as the probes.
+func TestHostileRequestsForLargeAnswers(t *testing.T) {
+	addr := start(t, probes.WithMetrics(probes.Endpoints(serving), serving, two))
+	for _, path := range []string{"/", "/metrics", "/status"} {
+		resp, body := probe(t, kubelet(t), http.MethodGet, "http://"+addr+path+"?refresh=1")
+		require.Equal(t, 200, resp.StatusCode)
+		length := strconv.Itoa(len(body))
+		for name, tt := range map[string]struct{ text, want string }{
+			"HEAD":        {"HEAD " + path + " HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n"},
+			"POST":        {"POST " + path + " HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 405 "},
+			"TRACE":       {"TRACE " + path + " HTTP/1.1\r\nCookie: x\r\n\r\n", "HTTP/1.1 405 "},
+			"huge header": {"GET " + path + " HTTP/1.1\r\nX: " + strings.Repeat("x", 20<<10) + "\r\n\r\n", "HTTP/1.1 431 "},
+			"pipelined":   {strings.Repeat("GET "+path+" HTTP/1.1\r\n\r\n", 20), "HTTP/1.1 200 OK\r\n"},
+			"encoded":     {"GET /%2e%2e" + path + " HTTP/1.1\r\n\r\n", "HTTP/1.1 404 "},
+			"a body":      {"GET " + path + " HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", "HTTP/1.1 200 OK\r\n"},
+		} {
+			got := send(t, addr, tt.text)
+			assert.Truef(t, strings.HasPrefix(got, tt.want), "%s %s: %.60q", name, path, got)
+			assert.Equal(t, 1, strings.Count(got, "\r\nContent-Length: "), "%s %s: answers", name, path)
+			if name == "HEAD" && path == "/" {
+				assert.Contains(t, got, "\r\nContent-Length: "+length+"\r\n")
+				assert.True(t, strings.HasSuffix(got, "\r\n\r\n"), "a body")
+			}
+		}
+	}
+}
+
+// A client that asks for more than the kernel takes, and never reads, is given
+// up after a while.
+func TestAnswersThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	large := make([]byte, 16<<20)
+	left := make(chan struct{}, 10)
+	l, err := probes.Listen("127.0.0.1:0")
+	require.NoError(t, err)
+	addr := serve(t, &watched{l, left}, func(string) probes.Response { return probes.Response{Status: 200, Body: large} })
+	const clients = 10
+	for range clients {
+		c := dial(t, addr)
+		_, err := io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
+		require.NoError(t, err)
+	}
+	for range clients {
+		select {
+		case <-left:
+		case <-time.After(time.Minute):
+			require.FailNow(t, "a connection is kept for one that does not read")
+		}
+	}
+}
+
+// watched tells of connections that were closed.
+type watched struct {
+	net.Listener
+	left chan<- struct{}
+}
+
+func (w *watched) Accept() (net.Conn, error) {
+	c, err := w.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &watchedConn{Conn: c, left: w.left}, nil
+}
+
+type watchedConn struct {
+	net.Conn
+	left chan<- struct{}
+	once sync.Once
+}
+
+func (c *watchedConn) Close() error {
+	c.once.Do(func() { c.left <- struct{}{} })
+	return c.Conn.Close()
+}
+
 func TestClose(t *testing.T) {
 	l, err := probes.Listen("127.0.0.1:0")
 	require.NoError(t, err)
