@@ -20,13 +20,14 @@ func TestDockerRedis(t *testing.T) {
 
 	root := newAppRoot(t)
 	root.program(server)
+	root.copy(Binary(t, "await"), "/usr/local/bin/await")
 	root.hook("10-gate", "await /tmp/gate\n")
 	root.hook("20-port", "export REDIS_PORT=6400\n")
 	root.hook("30-config.yaml", `run: [/bin/testprog, write, /tmp/redis.conf, "save \"\"\nport ${REDIS_PORT}\nprotected-mode ${PROTECTED:-no}\nenable-debug-command yes"]`+"\n")
 	c := startContainer(t, root.appImage(),
 		[]string{
 			"--publish", "127.0.0.1::6400", "--env", "CLEANIMG_INIT_DRAIN_DELAY=5m", "--env",
-			"CLEANIMG_INIT_READINESS_CHECK=exec:/bin/testprog?arg=ask&arg=127.0.0.1:6400&arg=PING&arg=%2BPONG#period=300ms&timeout=2s&failure=2",
+			"CLEANIMG_INIT_READINESS_CHECK=exec:/usr/local/bin/await?arg=--once&arg=redis://127.0.0.1:6400#period=300ms&timeout=2s&failure=2",
 		},
 		server, "/tmp/redis.conf")
 	probes, redis := c.prober(), c.address(6400)

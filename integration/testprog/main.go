@@ -89,7 +89,6 @@ func init() {
 		"listen":  listen,
 		"connect": connect,
 		"get":     get,
-		"ask":     ask,
 		"answer":  answer,
 		"notify":  notify,
 

@@ -66,22 +66,6 @@ func get(args []string) error {
 	return nil
 }
 
-// ask ADDRESS LINE WANT: send a line to a server and fail unless the first line
-// of its answer is the wanted one.
-func ask(args []string) error {
-	c, err := net.DialTimeout("tcp", args[0], 5*time.Second)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	fmt.Fprintf(c, "%s\r\n", args[1])
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err == nil && strings.TrimSpace(line) != args[2] {
-		err = fmt.Errorf("the answer is %q", line)
-	}
-	return err
-}
-
 // answer ADDRESS FILE: serve HTTP with the status that the file holds; without
 // the file no request is ever answered.
 func answer(args []string) error {
