@@ -74,6 +74,7 @@ func TestStartupCheck(t *testing.T) {
 	in.WaitStdout("ready")
 	in.WaitStatus("/health/live", 200)
 	probesSay(t, in, 503, 200, 503)
+	in.WaitStderr(`"check has not passed yet" check=startup runs=30 err="no such file or directory"`)
 	in.touch("/tmp/up")
 	in.WaitStatus("/health/startup", 200)
 	probesSay(t, in, 200, 200, 200)

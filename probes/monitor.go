@@ -125,14 +125,12 @@ func (t *try) once(ctx context.Context, timeout time.Duration, f func(context.Co
 		}
 	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	result := make(chan error, 1)
-	go func() {
-		defer cancel()
-		result <- f(limited)
-	}()
+	go func() { result <- f(limited) }()
 	select {
 	case err := <-result:
-		if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+		if err != nil && limited.Err() != nil {
 			return fmt.Errorf("no success within %v", timeout)
 		}
 		return err

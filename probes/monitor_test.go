@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 )
@@ -170,4 +171,15 @@ func TestMonitorEnds(t *testing.T) {
 		m.Run(ctx)
 		assert.True(t, cleaned)
 	})
+}
+
+// TestMonitorLosesNoResult: a run that has just returned has returned.
+func TestMonitorLosesNoResult(t *testing.T) {
+	t.Parallel()
+	for _, want := range []error{nil, errDown} {
+		run := &try{}
+		for range 20000 {
+			require.Equal(t, want, run.once(t.Context(), time.Hour, func(context.Context) error { return want }))
+		}
+	}
 }

@@ -123,12 +123,18 @@ func (s *supervisor) newMonitor(w *watch, name string, check probes.Check) *prob
 	return m
 }
 
+// notYet is the number of runs, one a second, after which it is worth a line
+// that a check has not passed at all.
+const notYet = 30
+
 // logCheck says what has changed. That a check does not pass while the command
-// is starting is nothing to say.
+// is starting is nothing to say, for a while.
 func (s *supervisor) logCheck(before, now report.Check) {
 	switch {
 	case now.Passed && !before.Passed:
 		s.log.Info("check passes", "check", now.Name, "runs", now.Runs)
+	case now.Runs == notYet && !now.Passed:
+		s.log.Warn("check has not passed yet", "check", now.Name, "runs", now.Runs, "err", now.Reason)
 	case now.State == before.State:
 	case now.State == report.CheckFailing && before.State == report.CheckPassing:
 		s.log.Warn("check fails", "check", now.Name, "failures", now.Failures, "err", now.Reason)
