@@ -129,6 +129,27 @@ func (o *Output) published(data string, tops []string) bool {
 	return err == nil && have == len(o.files) && len(o.compared(data, true).Written) == 0
 }
 
+// removed are the files that the next commit takes away: those that are
+// published and no longer in the output.
+func (o *Output) removed() (names []string, err error) {
+	current, err := currentData(o.options.OutputDir)
+	if err != nil || current == "" {
+		return nil, err
+	}
+	data, have := filepath.Join(o.options.OutputDir, current), o.Names()
+	err = filepath.WalkDir(data, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(data, file)
+		if err == nil && !slices.Contains(have, filepath.ToSlash(name)) {
+			names = append(names, filepath.ToSlash(name))
+		}
+		return err
+	})
+	return names, err
+}
+
 // compared says which files differ from those in a directory.
 func (o *Output) compared(data string, there bool) (r Result) {
 	for _, f := range o.files {

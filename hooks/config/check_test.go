@@ -113,11 +113,13 @@ func TestSchemaProblems(t *testing.T) {
 		"b.json": "{}", "b.json.schema.json": `{"$ref": "https://example.com/x.json"}`,
 		"c.json": "{}", "c.json.schema.json": "{",
 		"d.conf": "", "d.conf.schema.json": "{}",
+		"f.yaml": "# empty\n", "f.yaml.schema.json": `{"type": "object"}`,
 		"e.json": "5", "e.json.schema.json": `{"anyOf": [{"type": "string"}, {"type": "object"}]}`,
 	})
 	problems := strings.Join(f.fails(), "\n")
 	for _, want := range []string{
 		"its schema a.json.schema.json:", "https://example.com/x.json is not beside the templates", "c.json.schema.json:1:",
+		"f.yaml:1: f.yaml would not be valid: the document: got null, want object (f.yaml.schema.json)",
 		"d.conf.schema.json is for YAML, JSON and TOML only", "the document: 'anyOf' failed: got number, want string; or got number, want object",
 	} {
 		assert.Contains(t, problems, want)

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -191,6 +193,9 @@ func TestAtomicDir(t *testing.T) {
 
 	require.NoError(t, os.Remove(filepath.Join(f.TemplateDir, "gone")))
 	f.templates(map[string]string{"conf.d/b": "2", "new": "2"})
+	text, different := f.diff()
+	assert.True(t, different)
+	assert.Contains(t, text, "file gone is removed\n")
 	assert.Equal(t, Result{Written: []string{"conf.d/b", "new"}, Unchanged: []string{"a"}}, f.commit())
 	second, err := os.Readlink(filepath.Join(f.OutputDir, dataLink))
 	require.NoError(t, err)
@@ -306,4 +311,30 @@ func inMountedFile(templates, out, volume string) error {
 	}
 	_, err = output.Commit(context.Background())
 	return err
+}
+
+// TestMayNotWrite: the message says who would have to change what.
+func TestMayNotWrite(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "1"})
+	for dir := f.OutputDir; filepath.Dir(dir) != os.TempDir() && dir != "/"; {
+		dir = filepath.Dir(dir)
+		require.NoError(t, os.Chmod(dir, 0o755)) // somebody else shall get in
+	}
+	require.NoError(t, os.Mkdir(f.OutputDir, 0o555))
+	require.NoError(t, os.Chmod(f.OutputDir, 0o555))
+	cmd, who := role(t, 0, "once", f.TemplateDir, f.OutputDir), os.Geteuid()
+	if who == 0 {
+		who = 65532
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65532, Gid: 65532}
+		program := filepath.Join(filepath.Dir(f.OutputDir), "program")
+		require.NoError(t, os.Link(cmd.Path, program))
+		require.NoError(t, os.Chmod(program, 0o755))
+		cmd.Path = program
+	}
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	for _, want := range []string{"write a: ", "permission denied: we are " + strconv.Itoa(who), "has mode 0555: set fsGroup: ", "nothing was changed"} {
+		assert.Contains(t, string(out), want)
+	}
 }

@@ -36,6 +36,16 @@ func (o *Output) Diff(w io.Writer) (different bool, err error) {
 		different = true
 		o.diff(b, f, string(old), info)
 	}
+	if o.options.AtomicDir {
+		removed, err := o.removed()
+		if err != nil {
+			return false, err
+		}
+		for _, name := range removed {
+			different = true
+			fmt.Fprintf(b, "file %s is removed\n", name)
+		}
+	}
 	return different, b.Flush()
 }
 

@@ -63,13 +63,8 @@ var textFunctions = template.FuncMap{
 		s, err := indent(n, value)
 		return "\n" + s, err
 	},
-	"split": func(separator string, value any) ([]any, error) {
-		s, err := text(value)
-		if s == "" {
-			return []any{}, err
-		}
-		return anys(strings.Split(s, separator)), err
-	},
+	"split":     split,
+	"splitList": split,
 	"join": func(separator string, list any) (string, error) {
 		values, err := asList(list)
 		if err != nil {
@@ -197,6 +192,14 @@ func title(s string) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+func split(separator string, value any) ([]any, error) {
+	s, err := text(value)
+	if s == "" {
+		return []any{}, err
+	}
+	return anys(strings.Split(s, separator)), err
 }
 
 func anys(texts []string) []any {

@@ -17,6 +17,7 @@ import (
 // roles are the programs that the test binary can pretend to be.
 var roles = map[string]func(args []string) error{
 	"mounted": func(args []string) error { return inMountedFile(args[0], args[1], args[2]) },
+	"once":    func(args []string) error { return renderOnce(args[0], args[1]) },
 	"render":  func(args []string) error { return renderLoop(args[0], args[1], args[2] == "atomic") },
 }
 
@@ -45,6 +46,16 @@ func role(t *testing.T, namespaces uintptr, name string, args ...string) *exec.C
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
 	return cmd
+}
+
+// renderOnce writes the output.
+func renderOnce(templates, out string) error {
+	output, err := Render(context.Background(), Options{TemplateDir: templates, OutputDir: out})
+	if err != nil {
+		return err
+	}
+	_, err = output.Commit(context.Background())
+	return err
 }
 
 // renderLoop writes the output again and again, with another variable each

@@ -88,6 +88,9 @@ func (s *schemas) check(output string, docs []any, text string) (problems []synt
 	if err != nil {
 		return []syntaxError{{0, "its schema " + name + ": " + strings.ReplaceAll(err.Error(), schemaScheme, "")}}
 	}
+	if len(docs) == 0 { // an empty YAML file is null
+		docs = []any{nil}
+	}
 	lines := linesOf(output, text)
 	for i, doc := range docs {
 		var invalid *jsonschema.ValidationError

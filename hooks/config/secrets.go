@@ -68,13 +68,22 @@ func walkSecrets(dir, rel string, byName map[string]secretFile) error {
 			problems = append(problems, fmt.Errorf("secret %s: %w", file, err))
 			continue
 		}
-		keys := strings.FieldsFunc(strings.ReplaceAll(name, "__", "."), func(r rune) bool { return r == '.' || r == '/' })
-		if len(keys) == 0 {
-			keys = []string{name}
-		}
-		byName[name] = secretFile{name: name, keys: keys, value: strings.TrimSuffix(value, "\n")}
+		byName[name] = secretFile{name: name, keys: secretPath(name), value: strings.TrimSuffix(value, "\n")}
 	}
 	return errors.Join(problems...)
+}
+
+// secretPath is where a secret is in .Values. A name with two underscores is
+// that of a variable.
+func secretPath(name string) []string {
+	if strings.Contains(name, "__") {
+		name = strings.ToLower(strings.ReplaceAll(name, "__", "."))
+	}
+	keys := strings.FieldsFunc(name, func(r rune) bool { return r == '.' || r == '/' })
+	if len(keys) == 0 {
+		return []string{name}
+	}
+	return keys
 }
 
 // secretTree is what templates see as .Secrets: a map by file name, with a map

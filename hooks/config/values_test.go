@@ -34,7 +34,7 @@ func TestValuesAreLayered(t *testing.T) {
 	f.secrets(map[string]string{"secret": "from a file\n", "db.password": "pw", "db/user": "u", "API__KEY": "k"})
 	assert.JSONEq(t, `{
 		"db": {"host": "variable", "port": 5432, "pool": {"min": 2, "max": 50}, "password": "pw", "user": "u"},
-		"list": [3], "name": "extra", "secret": "from a file", "keep": 1, "API": {"KEY": "k"}, "extra": {"since": "2024-05-06", "f": 1}
+		"list": [3], "name": "extra", "secret": "from a file", "keep": 1, "api": {"key": "k"}, "extra": {"since": "2024-05-06", "f": 1}
 	}`, f.content("out"))
 }
 

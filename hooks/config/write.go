@@ -86,10 +86,24 @@ func createNew(prefix string) (*os.File, string, error) {
 	for i := uint32(os.Getpid()); ; i++ {
 		name := fmt.Sprintf("%s%0*d", prefix, uniqueLen, i)
 		w, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
-		if !errors.Is(err, fs.ErrExist) {
+		switch {
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+			return nil, "", cannotWrite(filepath.Dir(prefix), err)
+		case !errors.Is(err, fs.ErrExist):
 			return w, name, err
 		}
 	}
+}
+
+// cannotWrite says who we are and whose the directory is.
+func cannotWrite(dir string, err error) error {
+	info, statErr := os.Stat(dir)
+	if statErr != nil || errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: mount a volume on %s", err, dir)
+	}
+	o := ownerOf(info)
+	return fmt.Errorf("%w: we are %d:%d, %s belongs to %d:%d and has mode %s: set fsGroup: %[3]d in the pod's securityContext, or give us the directory",
+		err, os.Geteuid(), os.Getegid(), dir, o.uid, o.gid, modeText(info.Mode()))
 }
 
 // warnMode says that a file could not be given its mode or owner where nobody
