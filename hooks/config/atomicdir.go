@@ -182,6 +182,7 @@ func (o *Output) writeData(ctx context.Context, current string) (name string, er
 		}
 	}()
 	made, dirs := newDirs{}, map[string]bool{root: true}
+	var written []string
 	for _, f := range o.files {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
@@ -202,13 +203,13 @@ func (o *Output) writeData(ctx context.Context, current string) (name string, er
 		if err != nil {
 			return "", fmt.Errorf("write %s: %w", f.name, err)
 		}
+		written = append(written, target)
 	}
+	err = syncFiles(written)
 	for dir := range dirs {
-		if err := syncDir(dir); err != nil {
-			return "", err
-		}
+		err = errors.Join(err, syncDir(dir))
 	}
-	return name, nil
+	return name, err
 }
 
 // newData makes a directory for data.
@@ -307,7 +308,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(staged, to)
+	return errors.Join(syncFile(staged), os.Rename(staged, to))
 }
 
 // removeStale removes links to files that are no longer among the data.

@@ -76,6 +76,7 @@ type change struct {
 	before  []byte      // the old content
 	staged  string      // the new content beside the target, while it is there
 	backup  string      // the old content: a link beside the target, or a copy
+	copied  bool        // the backup is a copy
 	inPlace bool        // because it cannot be renamed onto
 	done    bool
 }
@@ -106,6 +107,9 @@ func (o *Output) commitFiles(ctx context.Context) (result Result, err error) {
 		if err != nil {
 			return Result{}, fmt.Errorf("write %s: %w; nothing was changed", c.name, err)
 		}
+	}
+	if err := syncStaged(changes); err != nil {
+		return Result{}, fmt.Errorf("write to the disk: %w; nothing was changed", err)
 	}
 	for _, c := range changes {
 		err := context.Cause(ctx)
@@ -145,7 +149,7 @@ func (o *Output) changes() (changes []*change, unchanged []string, err error) {
 }
 
 // stage prepares a file as far as that is possible without touching what is
-// there: the new content lies beside it, on disk, and a way back too.
+// there: the new content lies beside it, and a way back too.
 func (o *Output) stage(c *change) (err error) {
 	dir := filepath.Dir(c.target)
 	if c.old != nil && (isMountPoint(c.target) || !canCreate(dir)) {
@@ -163,7 +167,22 @@ func (o *Output) stage(c *change) (err error) {
 	// system: then a copy.
 	was := file{content: c.before, mode: c.old.Mode().Perm(), owner: ownerOf(c.old)}
 	c.backup, err = writeNew(beside(c.target, oldMark), was, o.warnMode)
+	c.copied = err == nil
 	return err
+}
+
+// syncStaged waits until all that has been staged is on the disk.
+func syncStaged(changes []*change) error {
+	var names []string
+	for _, c := range changes {
+		if c.staged != "" {
+			names = append(names, c.staged)
+		}
+		if c.copied {
+			names = append(names, c.backup)
+		}
+	}
+	return syncFiles(names)
 }
 
 // replace puts the new file in its place.

@@ -12,6 +12,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,8 +52,8 @@ func (o *Output) sweep() {
 	}
 }
 
-// writeNew writes a file under a new name that begins with prefix, on disk and
-// with its mode and owner, and returns the name.
+// writeNew writes a file under a new name that begins with prefix, with its mode
+// and owner, and returns the name. It is on the disk after [syncFiles].
 func writeNew(prefix string, f file, warn func(name string, err error)) (name string, err error) {
 	w, name, err := createNew(prefix)
 	if err != nil {
@@ -75,10 +77,37 @@ func writeNew(prefix string, f file, warn func(name string, err error)) (name st
 			warn(f.name, err)
 		}
 	}
-	if err = w.Chmod(f.mode); err != nil {
-		return name, err
+	return name, w.Chmod(f.mode)
+}
+
+// syncFiles waits until files are on the disk: together, because a file system
+// writes many of them nearly as fast as one.
+func syncFiles(names []string) error {
+	const atOnce = 16
+	problems := make([]error, len(names))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(atOnce, len(names)) {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(names); i = int(next.Add(1)) - 1 {
+				problems[i] = syncFile(names[i])
+			}
+		})
 	}
-	return name, w.Sync()
+	workers.Wait()
+	return errors.Join(problems...)
+}
+
+func syncFile(name string) error {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrPermission) { // its mode may keep us from reading
+		f, err = os.OpenFile(name, os.O_WRONLY|unix.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 // createNew creates a file that nobody else can read, under a name that is new.
@@ -172,7 +201,7 @@ func (o *Output) keep(c *change) error {
 		}
 		staged, err := writeNew(kept+newMark, file{content: c.before, mode: 0o600, owner: unowned}, o.warnMode)
 		if err == nil {
-			if err = os.Rename(staged, kept); err == nil {
+			if err = errors.Join(syncFile(staged), os.Rename(staged, kept)); err == nil {
 				c.backup = kept
 				return syncDir(dir)
 			}
