@@ -13,7 +13,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -buildmode=exe -trimpath -buildvcs=auto -ldflags="-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=${VERSION}" -o /out/ ./cmd/...
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags="-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=${VERSION}" -o /out/ ./cmd/...
 RUN ln -s generate-config /out/validate-config
 
 FROM scratch

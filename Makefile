@@ -18,7 +18,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## static binaries of every command, in bin/
-	CGO_ENABLED=0 $(GO) build -buildmode=exe -trimpath -buildvcs=auto -ldflags "-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
 
 # -count=1: the tests run binaries and containers that the test cache does not
 # know of, so that a cached result could be an old one. -p=1: a package that

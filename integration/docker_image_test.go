@@ -152,7 +152,7 @@ func moduleDownloads(t *testing.T) string {
 func buildCache(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-buildmode=exe", "-trimpath", "-ldflags=-s -w", "-o", t.TempDir()+"/", "./cmd/...")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", t.TempDir()+"/", "./cmd/...")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "GOCACHE="+dir, "CGO_ENABLED=0", "GOFLAGS=")
 	out, err := cmd.CombinedOutput()
