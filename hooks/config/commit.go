@@ -36,7 +36,7 @@ func (o *Output) Commit(ctx context.Context) (Result, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return Result{}, fmt.Errorf("output directory: %w", err)
 	}
-	unlock, err := lock(ctx, dir)
+	unlock, err := o.lock(ctx)
 	if err != nil {
 		return Result{}, fmt.Errorf("lock output directory %s: %w", dir, err)
 	}
@@ -49,15 +49,18 @@ func (o *Output) Commit(ctx context.Context) (Result, error) {
 
 // lock keeps others of our kind out until unlock is called. Where a file system
 // has no locks there is none.
-func lock(ctx context.Context, dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
+func (o *Output) lock(ctx context.Context) (unlock func(), err error) {
+	f, err := os.Open(o.options.OutputDir)
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for said := false; ; said = true {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return func() { f.Close() }, nil
+		}
+		if !said {
+			o.options.Log.Info("waiting for another generate-config that is writing there", "output_dir", o.options.OutputDir)
 		}
 		select {
 		case <-ctx.Done():

@@ -63,7 +63,7 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 			t.Parallel()
 			f := setUp(t, map[string]string{"a": "old", "m": "old"})
 			f.commit()
-			f.templates(map[string]string{"a": "new", "b": "new", "m": "new", "sub/s": "new", "z": "new"})
+			f.templates(map[string]string{"a": "new", "b": "new", "deep/er/d": "new", "m": "new", "sub/s": "new", "z": "new"})
 			heal := breaks(t, f.OutputDir)
 			_, err := f.render().Commit(t.Context())
 			require.Error(t, err)
@@ -71,7 +71,7 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 			heal()
 			f.onlyHas("a", "m")
 			f.commit()
-			f.onlyHas("a", "b", "m", "sub", "z")
+			f.onlyHas("a", "b", "deep", "m", "sub", "z")
 			assert.Equal(t, "newnew", f.read("a")+f.read("m"))
 		})
 	}
@@ -91,6 +91,9 @@ func TestRollback(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, changes, 4)
 	assert.Empty(t, unchanged)
+	// Where the old file cannot be linked there is a copy of it.
+	taken := fmt.Sprintf("%s%0*d", beside(filepath.Join(f.OutputDir, "m"), oldMark), uniqueLen, os.Getpid())
+	writeFile(t, taken, "in the way of a link")
 	for _, c := range changes {
 		require.NoError(t, out.stage(c))
 	}
@@ -101,10 +104,13 @@ func TestRollback(t *testing.T) {
 	require.NoError(t, os.Remove(changes[3].target))
 	require.NoError(t, os.Mkdir(changes[3].target, 0o755))
 	require.Error(t, out.replace(changes[3]))
+	require.NoError(t, syncStaged(changes))
 	require.NoError(t, rollback(changes))
 	for _, c := range changes {
 		c.clean(false)
 	}
+	require.NoError(t, os.Remove(taken))
+	assert.True(t, changes[2].copied)
 	assert.Equal(t, "oldold", f.read("a")+f.read("m"))
 	f.onlyHas("a", "m", "z")
 	assert.True(t, os.SameFile(before, stat(t, filepath.Join(f.OutputDir, "a"))), "the very file is back, with mode and times")
@@ -143,13 +149,14 @@ func TestCommitSweeps(t *testing.T) {
 	f := setUp(t, map[string]string{"a": "1"})
 	writeFile(t, filepath.Join(f.OutputDir, ".a"+newMark+"0000000001"), "left")
 	writeFile(t, filepath.Join(f.OutputDir, ".a"+oldMark+"0000000001"), "left")
-	unlock, err := lock(t.Context(), f.OutputDir)
+	unlock, err := f.render().lock(t.Context())
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = f.render().Commit(ctx)
 	require.ErrorContains(t, err, "another generate-config is writing there")
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Equal(t, 1, strings.Count(f.log.String(), "waiting for another generate-config"))
 	unlock()
 	f.commit()
 	f.onlyHas("a")
