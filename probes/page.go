@@ -14,7 +14,7 @@ var page []byte
 // pagePolicy lets a browser run that script and use that style, by their
 // hashes, ask this server, and nothing else. TestPagePolicy says what the
 // hashes have to be.
-const pagePolicy = "default-src 'none'; script-src 'sha256-/xxIs6TjsQWi5B9wbBu06Qknat0I+K1SY36ZxCHYeR8='; style-src 'sha256-znRKKFLI80KFtLcdPb0vFH4QaD5V3V7/3/M45+sFjrM='; connect-src 'self'; " +
+const pagePolicy = "default-src 'none'; script-src 'sha256-M+oAHIYXsUHyv9nqnk0uxTITukVslaquog8n9DaDBCc='; style-src 'sha256-znRKKFLI80KFtLcdPb0vFH4QaD5V3V7/3/M45+sFjrM='; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func pageResponse() Response {

@@ -22,7 +22,7 @@ import (
 )
 
 // pageMax is what the page may weigh: it is in every container.
-const pageMax = 12_800
+const pageMax = 12_900
 
 func getPage(t *testing.T) (page, policy string) {
 	t.Helper()
@@ -183,6 +183,12 @@ func testPagePhases(t *testing.T, browser *browser) {
 	now.Store(stopped())
 	b.shows("nginx · code 0")
 	shoot("ended")
+	told := stopped() // a command that leaves TERM to the kernel
+	told.Command.Code, told.ExitCode = ref(143), ref(143)
+	now.Store(told)
+	b.shows("nginx · code 143")
+	assert.Equal(t, "rest", b.eval("document.querySelector('h1').className"), "no failure")
+	assert.NotContains(t, b.text(), "failed")
 	early := broken() // while the stop hooks run
 	early.Phase, early.Steps[4].Result = report.Stopping, report.ResultPending
 	now.Store(early)
