@@ -76,6 +76,41 @@ func TestPidsLimitHeld(t *testing.T) {
 	}
 }
 
+// TestPidsLimitHeldByTheCommand: without hooks the threads are made a little
+// after the start, while the command has not taken everything yet.
+func TestPidsLimitHeldByTheCommand(t *testing.T) {
+	for i := range *fullFlag {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			const limit = 60
+			b := newLimitBox(t, 0, limit)
+			o := Options{
+				Args:  do("sleep", "500ms", ";", "fill"),
+				Env:   env("CLEANIMG_INIT_HTTP_LISTEN=:10101", "CLEANIMG_INIT_GRACE_PERIOD=6s", "CLEANIMG_INIT_KILL_GRACE=200ms"),
+				Files: []File{StopHook("10-stop", "touch /tmp/stopped")},
+			}
+			if i%2 == 0 {
+				o.Env = append(o.Env, "GOMAXPROCS=64")
+			}
+			in := Run(t, b.in(o))
+			in.eventually("no process can be made", func() bool {
+				text, err := os.ReadFile(filepath.Join(b.pids, "pids.current"))
+				n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+				return err == nil && n >= limit
+			})
+			for range 10 {
+				for _, path := range []string{"/health/live", "/health/ready", "/status", "/metrics", "/"} {
+					require.Equal(t, 200, in.Status(path), path)
+				}
+			}
+			in.Signal(syscall.SIGTERM)
+			assert.Equal(t, 137, in.Wait(), "it heeds no TERM: %s", in.Stderr)
+			assert.True(t, in.ran("/tmp/stopped"), "the stop hook")
+			assert.NotContains(t, in.Stderr.String(), "runtime:")
+		})
+	}
+}
+
 // TestProcessLimitHeld: the same with RLIMIT_NPROC, which counts all of a user's.
 func TestProcessLimitHeld(t *testing.T) {
 	needsRoot(t)
