@@ -37,6 +37,7 @@ var guestFlag = flag.Bool("guest", false, "we are in the guest: run the tests th
 var guestTests = map[string]func(*testing.T){
 	"Clock":       guestClock,
 	"Find":        guestFind,
+	"Kill":        guestKill,
 	"OutOfMemory": guestOutOfMemory,
 	"Resize":      guestResize,
 	"Rows":        guestRows,

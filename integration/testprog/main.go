@@ -47,6 +47,10 @@ func init() {
 		"under":   under,
 		"fill":    fill,
 
+		// escape.go
+		"respawn": respawn,
+		"nest":    nest,
+
 		// state.go
 		"env":    printEnv,
 		"args":   printArgs,
