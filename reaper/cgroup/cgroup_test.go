@@ -290,7 +290,7 @@ func TestMillicores(t *testing.T) {
 func FuzzFind(f *testing.F) {
 	f.Add("0::/a\n", mounts("/ /cg cgroup2 rw", `/a\04 /b\777 cgroup rw,cpu`))
 	f.Fuzz(func(_ *testing.T, groups, mountinfo string) {
-		g := memberships([]byte(groups))
+		g, _ := memberships([]byte(groups))
 		for line := range strings.Lines(mountinfo) {
 			if m, ok := parseMount([]byte(line)); ok {
 				for c := range g {

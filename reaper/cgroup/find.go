@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +73,7 @@ func (w Where) Find(only ...Controller) *Box {
 	if err != nil {
 		return nil
 	}
-	groups := memberships(text)
+	groups, _ := memberships(text)
 	if text, err = readFile(w.Proc+"/self/mountinfo", text); err != nil {
 		return nil
 	}
@@ -115,25 +116,22 @@ type membership struct {
 	v2   bool
 }
 
-// memberships reads /proc/self/cgroup. A controller that no v1 hierarchy has
+// memberships reads /proc/self/cgroup: for each controller, and the v2
+// hierarchy's whether it has any or not. A controller that no v1 hierarchy has
 // belongs to v2.
-func memberships(text []byte) (groups [controllers]membership) {
-	for line := range strings.Lines(string(text)) {
-		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
-		list, p, ok := strings.Cut(rest, ":")
-		if !ok {
-			continue
-		}
-		for c := range groups {
-			switch {
-			case list == "" && groups[c].path == "":
-				groups[c] = membership{p, true}
-			case list != "" && hasWord(list, names[c]):
-				groups[c] = membership{p, false}
-			}
+func memberships(text []byte) (groups [controllers]membership, unified string) {
+	v1, unified, err := cgroups.ParseCgroupFromReaderUnified(bytes.NewReader(text))
+	if err != nil {
+		return groups, "" // no such line is the kernel's
+	}
+	for c := range groups {
+		if p, ok := v1[names[c]]; ok {
+			groups[c] = membership{p, false}
+		} else {
+			groups[c] = membership{unified, true}
 		}
 	}
-	return groups
+	return groups, unified
 }
 
 // mount is a cgroup mount of mountinfo.

@@ -5,7 +5,6 @@ package cgroup
 import (
 	"bytes"
 	"slices"
-	"strings"
 )
 
 // Unified is the directory of our group in the cgroup v2 hierarchy, whether or
@@ -16,12 +15,7 @@ func (w Where) Unified() string {
 	if err != nil {
 		return ""
 	}
-	group := ""
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			group = rest
-		}
-	}
+	_, group := memberships(text)
 	if group == "" {
 		return ""
 	}
