@@ -43,6 +43,17 @@ func guestOutOfMemory(t *testing.T) {
 	}
 }
 
+// guestPids: a step that wants more processes than there may be.
+func guestPids(t *testing.T) {
+	t.Parallel()
+	box := newCgroup(t, cgroup2.Resources{Pids: pids(40)})
+	in := Run(t, Options{Cgroup: box, Env: reporting(), Args: do("exit", "0"), Files: []File{Hook("10-many", "spawn 50", "exit 4")}})
+	assert.NotZero(t, in.Wait())
+	assert.Regexp(t, `^step 10-many hit the pids limit \(code \d+\): .*; the pids limit \(40\) was hit \d+ times? meanwhile\n`, in.Message())
+	assert.Positive(t, box.stat(t, "pids.events", "max"))
+	assert.Equal(t, "pids", reported(t, in).Failure.Cause)
+}
+
 // guestResize changes the limit while a step runs, as a pod is resized in
 // place: its clock goes by the new one.
 func guestResize(t *testing.T) {

@@ -39,6 +39,8 @@ var guestTests = map[string]func(*testing.T){
 	"Find":        guestFind,
 	"Kill":        guestKill,
 	"OutOfMemory": guestOutOfMemory,
+	"NoRoom":      TestNoRoomForAStep, // the same as on this machine
+	"Pids":        guestPids,
 	"Resize":      guestResize,
 	"Rows":        guestRows,
 }
