@@ -51,7 +51,7 @@ func Descendants() ([]Proc, error) {
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
-	procs, err := snapshot(nil)
+	procs, _, err := snapshot(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -61,17 +61,19 @@ func Descendants() ([]Proc, error) {
 
 // snapshot reads every process from /proc, which has been checked, by pid. Where seen is not nil it is
 // told of each as soon as it has been read, with those that were read before.
-func snapshot(seen func(procs map[int]Proc, p Proc)) (map[int]Proc, error) {
+// Moved says that some have gone while it went on: what they forked can be
+// missing.
+func snapshot(seen func(procs map[int]Proc, p Proc)) (procs map[int]Proc, moved bool, err error) {
 	dir, err := openRetry(unix.AT_FDCWD, "/proc", unix.O_DIRECTORY)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoProc, err)
+		return nil, false, fmt.Errorf("%w: %w", errNoProc, err)
 	}
 	defer unix.Close(dir)
 	all, err := numbersIn(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoProc, err)
+		return nil, false, fmt.Errorf("%w: %w", errNoProc, err)
 	}
-	procs := make(map[int]Proc, len(all)+8)
+	procs = make(map[int]Proc, len(all)+8)
 	add := func(p Proc) {
 		procs[p.PID] = p
 		if seen != nil {
@@ -84,7 +86,9 @@ func snapshot(seen func(procs map[int]Proc, p Proc)) (map[int]Proc, error) {
 		case err == nil:
 			add(p)
 		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-			return nil, fmt.Errorf("%w: %w", errNoProc, err) // not "it has ended"
+			return nil, false, fmt.Errorf("%w: %w", errNoProc, err) // not "it has ended"
+		default:
+			moved = true
 		}
 	}
 	// What was handed to us meanwhile, and what /proc hides from us.
@@ -96,9 +100,11 @@ func snapshot(seen func(procs map[int]Proc, p Proc)) (map[int]Proc, error) {
 			add(p)
 		} else if p, ok := hiddenChild(pid); ok {
 			add(p)
+		} else {
+			moved = true
 		}
 	}
-	return procs, nil
+	return procs, moved, nil
 }
 
 // readStat reads /proc/PID/stat. Dir is /proc.

@@ -72,6 +72,8 @@ type tree struct {
 	sessions map[int]bool   // that the last snapshot had members in
 	freed    bool           // the child's pid as a group's number may be a stranger's
 	checked  bool           // /proc is ours
+	moved    bool           // some processes went while the last walk went on
+	empty    int            // walks in a row that found nothing
 }
 
 // boxes are the control groups of the tree.
@@ -97,7 +99,7 @@ func (t *tree) release() {
 func (t *tree) terminate() bool {
 	// Looked at before the first signal: parents that end take the chain along.
 	left, err := t.members()
-	if t.over(left, err) {
+	if t.settled(left, err) {
 		return true
 	}
 	told := t.Of == nil || isClosed(t.Of.done)
@@ -123,7 +125,7 @@ func (t *tree) terminate() bool {
 		case <-t.Hurry:
 			return false
 		}
-		if left, err = t.members(); t.over(left, err) {
+		if left, err = t.members(); t.settled(left, err) {
 			return true
 		}
 		if !told && isClosed(t.Of.done) {
@@ -133,34 +135,22 @@ func (t *tree) terminate() bool {
 	}
 }
 
-// kill ends the tree until two walks in a row find nothing of it, because one
-// walk can miss what was forked while it went on.
+// kill ends the tree until it has gone.
 func (t *tree) kill() (left []Proc) {
 	left, err := t.members()
 	t.report(left)
 	for _, g := range t.boxes() {
 		g.kill(killFor)
 	}
-	empty := 0
-	switch {
-	case err != nil:
-	case len(left) == 0:
-		empty = 1
-	default:
+	if err == nil && len(left) > 0 {
 		t.freeze()
 	}
 	begun, fewest := time.Now(), len(left)
 	progress, told := begun, map[int]uint64{}
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		var fresh bool
-		left, fresh, err = t.strike(unix.SIGKILL, told)
-		switch {
-		case !t.over(left, err):
-			empty = 0
-		case empty > 0 || err != nil || t.nothingLeft():
+		if left, fresh, err = t.strike(unix.SIGKILL, told); t.settled(left, err) {
 			return nil
-		default:
-			empty++
 		}
 		now := time.Now()
 		if len(left) < fewest {
@@ -237,6 +227,28 @@ func (t *tree) ended() <-chan struct{} {
 	return t.Of.done
 }
 
+// settled tells whether a walk that found nothing is to be believed. One can
+// miss what was forked while it went on: two in a row must find nothing, and
+// more when processes went meanwhile, as those do that fork themselves again.
+// The control groups know it without a walk.
+func (t *tree) settled(left []Proc, err error) bool {
+	if !t.over(left, err) {
+		t.empty = 0
+		return false
+	}
+	if err != nil || t.nothingLeft() {
+		return true
+	}
+	for _, g := range t.boxes() {
+		if g.populated() {
+			return false
+		}
+	}
+	t.empty++
+	const enough = 8
+	return t.empty >= 2 && !t.moved || t.empty >= enough
+}
+
 // over tells whether nothing of the tree is left, or, without /proc (err),
 // nothing that could be found and signalled.
 func (t *tree) over(left []Proc, err error) bool {
@@ -272,10 +284,11 @@ func (t *tree) look(seen func(map[int]Proc, Proc)) ([]Proc, error) {
 	}
 	for {
 		held := t.Of == nil || t.r.holds(t.Of)
-		procs, err := snapshot(seen)
+		procs, moved, err := snapshot(seen)
 		if err != nil {
 			return nil, err
 		}
+		t.moved = moved
 		if t.Of == nil || t.r.holds(t.Of) == held { // else who had the pid in procs is not known
 			return t.pick(procs, held), nil
 		}
@@ -391,9 +404,13 @@ func (t *tree) marked(p Proc) bool {
 	}
 	proc, err := procfs.NewProc(p.PID)
 	if err != nil {
+		t.moved = true
 		return false
 	}
 	env, err := proc.Environ()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		t.moved = true
+	}
 	return err == nil && slices.Contains(env, t.Mark)
 }
 

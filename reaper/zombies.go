@@ -11,7 +11,7 @@ func Zombies() (byParent map[Proc]int, err error) {
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
-	procs, err := snapshot(nil)
+	procs, _, err := snapshot(nil)
 	if err != nil {
 		return nil, err
 	}
