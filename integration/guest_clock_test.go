@@ -32,6 +32,7 @@ func guestClock(t *testing.T) {
 		{"busy for ever", []string{"busy", "1h"}, 1, 124, `timed out after 1(\.\d)?s charged \([\d.]+s wall\): CPU limit 250m, throttled in \d+ of \d+ periods`, 2.5},
 		{"asleep", []string{"sleep", "1h"}, 2, 124, `timed out after 2(\.\d)?s( charged \([\d.]+s wall\))?: CPU limit 250m, throttled in \d+ of \d+ periods`, 2},
 	}
+	t.Run("resized", guestResize)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

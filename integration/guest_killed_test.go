@@ -60,14 +60,14 @@ func guestResize(t *testing.T) {
 	t.Parallel()
 	box := newCgroup(t, cgroup2.Resources{CPU: cpu(1000), Memory: memory(64), Pids: pids(100)})
 	in := Run(t, Options{Cgroup: box, Env: reporting(), Args: do("exit", "0"), Files: []File{
-		Step("10-work.yaml", runs("touch", "/tmp/begun", ";", "await", "/tmp/gate", ";", "busy", "1s"), "timeout: 4s"),
+		Step("10-work.yaml", runs("touch", "/tmp/begun", ";", "await", "/tmp/gate", ";", "busy", "1s"), "timeout: 6s"),
 	}})
 	in.WaitFile("/tmp/begun")
-	assert.NoError(t, box.Update(&cgroup2.Resources{CPU: cpu(150), Memory: memory(96), Pids: pids(200)}))
+	assert.NoError(t, box.Update(&cgroup2.Resources{CPU: cpu(120), Memory: memory(96), Pids: pids(200)}))
 	in.touch("/tmp/gate")
-	assert.Zero(t, in.Wait(), "a second of work, which takes seven")
-	assert.Greater(t, stepSeconds(t, in, "10-work"), 4.5)
-	for _, changed := range []string{"limit=cpu from=1 to=150m", "limit=memory from=64Mi to=96Mi", "limit=pids from=100 to=200"} {
+	assert.Zero(t, in.Wait(), "a second of work, which takes eight")
+	assert.Greater(t, stepSeconds(t, in, "10-work"), 6.5)
+	for _, changed := range []string{"limit=cpu from=1 to=120m", "limit=memory from=64Mi to=96Mi", "limit=pids from=100 to=200"} {
 		assert.Contains(t, in.Stderr.String(), `msg="a limit of the container was changed" `+changed)
 	}
 }

@@ -41,7 +41,6 @@ var guestTests = map[string]func(*testing.T){
 	"OutOfMemory": guestOutOfMemory,
 	"NoRoom":      TestNoRoomForAStep, // the same as on this machine
 	"Pids":        guestPids,
-	"Resize":      guestResize,
 	"Rows":        guestRows,
 }
 
