@@ -14,7 +14,7 @@ RUN go mod download
 COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags="-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=${VERSION}" -o /out/ ./cmd/...
-RUN ln -s generate-config /out/validate-config
+RUN ln -s generate-config /out/validate-config && ln -s await /out/check-deps
 
 FROM scratch
 LABEL org.opencontainers.image.title="cleanimg-init" \

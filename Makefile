@@ -33,10 +33,11 @@ lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 	$(GO) mod tidy -diff
 	.ci/vulncheck ./...
 
-bench: ## measure start, exit, signals and reaping beside tini and dumb-init
+bench: ## measure the init beside tini and dumb-init, and the tools beside others
 	$(GO) run ./integration/bench
 	$(GO) run ./integration/bench/config
 	$(GO) run ./integration/bench/volume
+	$(GO) run ./integration/bench/await
 
 figures: ## measure throttling as root; the table and the picture of docs/timeouts.md
 	$(GO) run ./integration/throttling -write

@@ -27,6 +27,7 @@ func TestHooksCheck(t *testing.T) {
 	out, err = cmd.CombinedOutput()
 
 	require.NoError(t, err, "%s", out)
+	assert.Contains(t, string(out), "05-await")
 	assert.Contains(t, string(out), "10-migrate")
 	assert.Contains(t, string(out), "20-warm")
 	assert.NotContains(t, string(out), "README")
