@@ -32,7 +32,7 @@ its own protocol. Then it ends with 0, or becomes the command (same pid).
   file:///path                 exists; #contains=TEXT
   exec:/path?arg=A&arg=B       ends with 0
 
-After the # stands what belongs to the check: the above, and everywhere
+After the # stands what belongs to the check: the above, where there are passwords
 #password-file=PATH or #password-env=NAME, and for TLS #ca=PATH, #cert=PATH with
 #key=PATH, #servername=NAME, #insecure. Several are joined by &.
 Passwords may also come from PGPASSWORD, MYSQL_PWD, REDIS_PASSWORD, REDISCLI_AUTH,
