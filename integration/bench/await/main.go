@@ -40,11 +40,8 @@ func run(short bool, out io.Writer) error {
 	if short {
 		trials, runs, rounds = 10, 5, 1
 	}
-	for _, w := range waiters {
-		fmt.Fprintf(os.Stderr, "bench: %s\n", w.name)
-		if err := w.measure(trials, runs, rounds); err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
+	if err := measure(waiters, trials, runs, rounds); err != nil {
+		return err
 	}
 	fmt.Fprintf(out, "Medians; %d ports that open 1 to 4 s after the start, %d runs with an open port, %d with %d of them; × is against await.\n\n", trials, runs, rounds, manyPorts)
 	printTable(out, waiters)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -33,14 +34,18 @@ type waiter struct {
 // manyPorts is a row of services that is longer than anybody's.
 const manyPorts = 1000
 
-func (w *waiter) measure(trials, runs, rounds int) error {
-	if err := w.measureNotice(trials); err != nil {
+// measure lets all take turns, so that a busy moment is nobody's alone.
+func measure(waiters []*waiter, trials, runs, rounds int) error {
+	fmt.Fprintln(os.Stderr, "bench: ports that open")
+	if err := measureNotice(waiters, trials); err != nil {
 		return err
 	}
-	if err := w.measureOpen(runs); err != nil {
+	fmt.Fprintln(os.Stderr, "bench: an open port")
+	if err := measureOpen(waiters, runs); err != nil {
 		return err
 	}
-	return w.measureMany(rounds)
+	fmt.Fprintf(os.Stderr, "bench: %d open ports\n", manyPorts)
+	return measureMany(waiters, rounds)
 }
 
 // allOff leaves only what needs no protocol of its own: tcp, unix, file, dns and
@@ -113,29 +118,31 @@ var peers = []struct {
 	}},
 }
 
-// measureNotice starts the program before a port opens, several at a time:
+// measureNotice starts the programs before a port opens, several at a time:
 // nearly all of it is sleep.
-func (w *waiter) measureNotice(trials int) error {
-	const atOnce = 5
+func measureNotice(waiters []*waiter, trials int) error {
+	const atOnce = 6
 	var mu sync.Mutex
-	var failed error
+	var errs []error
 	places := make(chan struct{}, atOnce)
 	var running sync.WaitGroup
 	for range trials {
-		places <- struct{}{}
-		running.Go(func() {
-			defer func() { <-places }()
-			ms, err := w.notice()
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				failed = err
-			}
-			w.noticed = append(w.noticed, ms)
-		})
+		for _, w := range waiters {
+			places <- struct{}{}
+			running.Go(func() {
+				defer func() { <-places }()
+				ms, err := w.notice()
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", w.name, err))
+				}
+				w.noticed = append(w.noticed, ms)
+			})
+		}
 	}
 	running.Wait()
-	return failed
+	return errors.Join(errs...)
 }
 
 func (w *waiter) notice() (ms float64, err error) {
@@ -160,7 +167,7 @@ func (w *waiter) notice() (ms float64, err error) {
 }
 
 // measureOpen is a run with nothing to wait for.
-func (w *waiter) measureOpen(runs int) error {
+func measureOpen(waiters []*waiter, runs int) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -168,18 +175,24 @@ func (w *waiter) measureOpen(runs int) error {
 	defer l.Close()
 	go drain(l)
 	for range runs {
-		ms, err := timed(w.command([]string{l.Addr().String()}))
-		if err != nil {
-			return err
+		for _, w := range waiters {
+			ms, err := timed(w.command([]string{l.Addr().String()}))
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+			w.open = append(w.open, ms)
 		}
-		w.open = append(w.open, ms)
 	}
-	w.rss, err = w.resident(nil)
-	return err
+	for _, w := range waiters {
+		if w.rss, err = w.resident(nil); err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+	}
+	return nil
 }
 
 // measureMany is a run with many open ports.
-func (w *waiter) measureMany(rounds int) error {
+func measureMany(waiters []*waiter, rounds int) error {
 	var addresses []string
 	for range manyPorts {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -191,16 +204,19 @@ func (w *waiter) measureMany(rounds int) error {
 		addresses = append(addresses, l.Addr().String())
 	}
 	for range rounds {
-		ms, err := timed(w.command(addresses))
-		if err != nil {
-			w.unusable = true
-			return nil //nolint:nilerr // it takes one address only
+		for _, w := range waiters {
+			ms, err := timed(w.command(addresses))
+			w.unusable = err != nil // some take one address only
+			w.many = append(w.many, ms)
 		}
-		w.many = append(w.many, ms)
 	}
-	var err error
-	w.manyRSS, err = w.resident(addresses)
-	return err
+	for _, w := range waiters {
+		var err error
+		if w.manyRSS, err = w.resident(addresses); err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+	}
+	return nil
 }
 
 // resident is the memory that the program had at most, in MB, when it has
