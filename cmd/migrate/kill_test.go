@@ -21,7 +21,7 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/integration/dbtest"
 )
 
-var kills = flag.Int("kills", 8, "stop and kill a migration `N` times at random moments, on each database")
+var kills = flag.Int("kills", 6, "stop and kill a migration `N` times at random moments, on each database")
 
 // A victim is a database in which migrations are killed.
 type victim struct {
@@ -56,7 +56,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 		v := victim{url: "sqlite://" + file, dir: t.TempDir(), count: func(query string) string { return sqliteQuery(t, file, query) }}
 		for i := 1; i <= 6; i++ {
 			v.file(t, i, fmt.Sprintf("CREATE TABLE m%[1]d (id int);\nINSERT INTO m%[1]d VALUES (1);\n"+
-				"INSERT INTO m%[1]d SELECT 2 FROM (WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM r WHERE i < 100000) SELECT count(*) FROM r);\nINSERT INTO m%[1]d VALUES (3);\n", i))
+				"INSERT INTO m%[1]d SELECT 2 FROM (WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM r WHERE i < 3000) SELECT count(*) FROM r);\nINSERT INTO m%[1]d VALUES (3);\n", i))
 		}
 		v.kill(t)
 	})

@@ -177,7 +177,7 @@ func (m *mysqlDB) store() store {
 // ends, and the server would go on, so that it is killed there.
 func (m *mysqlDB) run(ctx context.Context, s statement) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return notBegun{err}
 	}
 	if m.timeout > 0 {
 		var cancel context.CancelFunc
@@ -202,6 +202,7 @@ func (m *mysqlDB) run(ctx context.Context, s statement) error {
 			lost() // the connection, and with it our knowledge of the statement
 			err = <-result
 		}
+		m.absorb(ctx)
 		if err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			return errors.Join(context.Cause(ctx), err)
 		}
@@ -223,6 +224,18 @@ func (m *mysqlDB) kill(ctx context.Context) {
 	defer cancel()
 	if _, err := m.db.ExecContext(ctx, "KILL QUERY "+m.id); err != nil {
 		m.log.Warn("statement not cancelled on the server", "err", err)
+	}
+}
+
+// absorb takes a kill that came when the statement had just ended: MariaDB ends
+// the next one instead.
+func (m *mysqlDB) absorb(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
+	defer cancel()
+	for range 3 {
+		if err := m.exec(ctx, "DO 0"); !m.canceled(err) {
+			return
+		}
 	}
 }
 

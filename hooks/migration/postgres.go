@@ -235,6 +235,9 @@ func (p *postgres) run(ctx context.Context, s statement) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, p.timeout, fmt.Errorf("the statement took longer than %s (x-statement-timeout): %w", p.timeout, context.DeadlineExceeded))
 		defer cancel()
 	}
+	if err := ctx.Err(); err != nil {
+		return notBegun{err}
+	}
 	results := p.conn.Exec(ctx, s.text)
 	for results.NextResult() {
 		reader := results.ResultReader()

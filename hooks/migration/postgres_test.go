@@ -164,8 +164,8 @@ func TestGolangMigrateWaitsForTheLock(t *testing.T) {
 			if when == "meanwhile" {
 				require.Eventually(t, func() bool { return strings.Contains(b.log.String(), "before build") }, time.Minute, 10*time.Millisecond)
 			} else {
-				require.Eventually(t, func() bool { return m.database.(*postgres).conn.IsBusy() }, time.Minute, time.Millisecond)
-				time.Sleep(300 * time.Millisecond) // it sleeps a second, with the lock
+				sleeping := fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid = %d AND state = 'active' AND query LIKE '%%pg_sleep%%'", m.database.(*postgres).pid)
+				require.Eventually(t, func() bool { return b.query(sleeping) == "1" }, time.Minute, time.Millisecond)
 			}
 			theirs, err := pgconn.Connect(t.Context(), b.options.Database)
 			require.NoError(t, err)
