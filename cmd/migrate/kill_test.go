@@ -21,7 +21,7 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/integration/dbtest"
 )
 
-var kills = flag.Int("kills", 6, "stop and kill a migration `N` times at random moments, on each database")
+var kills = flag.Int("kills", 4, "stop and kill a migration `N` times at random moments, on each database")
 
 // A victim is a database in which migrations are killed.
 type victim struct {
