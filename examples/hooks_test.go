@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 )
 
 // TestHooksCheck lets cleanimg-init itself judge the hooks. Their programs are
@@ -31,4 +32,29 @@ func TestHooksCheck(t *testing.T) {
 	assert.Contains(t, string(out), "10-migrate")
 	assert.Contains(t, string(out), "20-warm")
 	assert.NotContains(t, string(out), "README")
+}
+
+// TestAwaitInitContainer gives the command of the example to await: its services
+// are not here, but there is nothing wrong with the command.
+func TestAwaitInitContainer(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "await")
+	out, err := exec.Command("go", "build", "-o", program, "../cmd/await").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+
+	text, err := os.ReadFile("await-initcontainer.yaml")
+	require.NoError(t, err)
+	var pod struct {
+		Spec struct {
+			InitContainers []struct{ Command []string } `yaml:"initContainers"`
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &pod))
+	args := pod.Spec.InitContainers[0].Command
+	cmd := exec.Command(program, append(args[1:], "--timeout", "200ms")...)
+	cmd.Env = []string{"PGPASSWORD=x", "REDIS_PASSWORD=y"}
+	out, err = cmd.CombinedOutput()
+
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	assert.Equal(t, 124, exit.ExitCode(), "%s", out)
 }

@@ -209,10 +209,15 @@ func TestCommand(t *testing.T) {
 	assert.Equal(t, fmt.Sprintf("pid %d args [\"--timeout\" \"a b\" \"\"] stdin \"typed\"\n", cmd.Process.Pid), r.stdout)
 }
 
+// Whatever a service does not answer, TERM is not kept waiting by it.
 func TestTermEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	hole := listenWithoutAnswer(t)
-	cmd, stdout, stderr := start(t, nil, "await", "postgres://"+hole, "redis://"+hole, "127.0.0.1:1", "--try-timeout", "1h", "--timeout", "0", "--heartbeat", "10ms", "--", "/bin/true")
+	args := []string{"await", "127.0.0.1:1", "file:///nowhere", "exec:/bin/sleep?arg=1000", "mongodb://" + hole + "/?tls=true"}
+	for _, scheme := range []string{"postgres", "mysql", "redis", "rediss", "kafka", "kafkas", "amqp", "amqps", "nats", "mongodb", "http", "https", "h2c", "grpc", "grpcs"} {
+		args = append(args, scheme+"://"+hole)
+	}
+	cmd, stdout, stderr := start(t, nil, append(args, "--try-timeout", "1h", "--timeout", "0", "--heartbeat", "500ms", "--", "/bin/true")...)
 	cleanup := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 	defer cleanup.Stop()
 	waitFor(t, func() bool { return strings.Contains(stderr.String(), "still waiting") })
