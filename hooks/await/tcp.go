@@ -63,9 +63,8 @@ func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
-	}
+	// No deadline of the connection's own: it could come a moment before that of
+	// ctx, and some libraries hide that it was one.
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return &boundConn{conn, stop}, nil
 }
