@@ -33,7 +33,7 @@ const (
 
 func parseGRPC(t *target) (Check, error) {
 	address, err1 := t.host()
-	transport, err2 := t.transport(address, t.Scheme == "grpc")
+	transport, err2 := t.transport(t.Scheme == "grpc")
 	send, err3 := parseHeaders("request-header", t.options["request-header"])
 	for _, values := range send {
 		for _, v := range values {
@@ -79,7 +79,7 @@ func (g grpcHealth) check(ctx context.Context) error {
 	req.Header = g.send.Clone()
 	req.Header.Set("Content-Type", "application/grpc")
 	req.Header.Set("TE", "trailers")
-	req.Header.Set("User-Agent", "cleanimg-init-await")
+	req.Header.Set("User-Agent", userAgent)
 	res, err := g.client.Do(req)
 	if err != nil {
 		return err

@@ -20,6 +20,8 @@ import (
 
 func httpSchemes() []Scheme { return []Scheme{HTTP(), GRPC()} }
 
+const userAgent = "cleanimg-init-await"
+
 // mostOfBody is how much of a body is looked through.
 const mostOfBody = 1 << 20
 
@@ -50,7 +52,7 @@ type statusRange struct{ from, to int }
 
 func parseHTTP(t *target) (Check, error) {
 	w := &web{contains: []byte(t.options.Get("body"))}
-	address, err1 := t.hostWithPort(map[string]string{"http": "80", "https": "443", "h2c": "80"}[t.Scheme])
+	_, err1 := t.hostWithPort(map[string]string{"http": "80", "https": "443", "h2c": "80"}[t.Scheme])
 	var err2, err3, err4, err5 error
 	w.login, err2 = t.credentials()
 	w.status, err3 = parseStatus(t.options.Get("status"))
@@ -61,7 +63,7 @@ func parseHTTP(t *target) (Check, error) {
 			t.keepSecretIn(v)
 		}
 	}
-	transport, err6 := t.transport(address, t.Scheme == "h2c")
+	transport, err6 := t.transport(t.Scheme == "h2c")
 	w.client = &http.Client{Transport: transport, CheckRedirect: w.redirect}
 	u := url.URL{Scheme: strings.Replace(t.Scheme, "h2c", "http", 1), Host: t.Host, Path: t.Path, RawPath: t.RawPath, RawQuery: t.RawQuery}
 	w.url = u.String()
@@ -69,7 +71,7 @@ func parseHTTP(t *target) (Check, error) {
 }
 
 // transport makes a connection of its own for each request.
-func (t *target) transport(address string, h2c bool) (*http.Transport, error) {
+func (t *target) transport(h2c bool) (*http.Transport, error) {
 	conf, err := t.tlsConfig()
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(!h2c)
@@ -101,7 +103,9 @@ func (w *web) check(ctx context.Context) error {
 		return Permanent(err)
 	}
 	req.Header = w.send.Clone()
-	req.Header.Set("User-Agent", "cleanimg-init-await")
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", userAgent)
+	}
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host
 	}
