@@ -33,7 +33,7 @@ var imports = map[string][]string{
 	"hooks":                {"reaper"},
 	"hooks/await":          {"hooks", "probes/report", "reaper"},
 	"hooks/download":       {},
-	"hooks/migration":      {},
+	"hooks/migration":      {"hooks/await"},
 	"hooks/storage":        {"hooks"},
 	"hooks/config":         {"probes/report"},
 	"probes":               {"probes/report", "reaper"},

@@ -269,8 +269,8 @@ func TestWait(t *testing.T) {
 	assert.Contains(t, stderr, fmt.Sprintf("connect to PostgreSQL at 127.0.0.1:%d", port))
 	code, _, stderr = migrate(nil, "--database", nowhere, "--path", dir, "--wait", "1s", "up")
 	assert.Equal(t, 124, code)
-	assert.Contains(t, stderr, "waiting for the database")
-	assert.Contains(t, stderr, "was not up within 1s")
+	assert.Contains(t, stderr, "the database was not up within 1s")
+	assert.Contains(t, stderr, fmt.Sprintf("connect to PostgreSQL at 127.0.0.1:%d", port))
 
 	db := dbtest.NewPostgres(t)
 	u, _ := url.Parse(db)

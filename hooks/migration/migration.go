@@ -56,6 +56,8 @@ type Options struct {
 	Log       *slog.Logger // nil: none
 }
 
+const defaultHeartbeat = 10 * time.Second
+
 // A Result is what a command has done.
 type Result struct {
 	From, To int64    // versions; -1 is none
@@ -97,7 +99,7 @@ type Migrator struct {
 func Open(ctx context.Context, o Options) (*Migrator, error) {
 	o.Source = cmp.Or(o.Source, DefaultSource)
 	o.Application = cmp.Or(o.Application, "migrate")
-	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
+	o.Heartbeat = cmp.Or(o.Heartbeat, defaultHeartbeat)
 	if o.Log == nil {
 		o.Log = discard()
 	}

@@ -51,13 +51,28 @@ func split(d dialect, text string) ([]statement, error) {
 		if err := s.step(); err != nil {
 			return nil, err
 		}
+		if n := len(s.statements); n > 0 && s.statements[n-1].readsInput(d) {
+			return nil, errInput(s.statements[n-1])
+		}
 	}
 	if s.executable {
 		s.at = s.start
 		return nil, s.endless("statement with the comment /*!")
 	}
 	s.end()
+	if n := len(s.statements); n > 0 && s.statements[n-1].readsInput(d) {
+		return nil, errInput(s.statements[n-1])
+	}
 	return s.statements, nil
+}
+
+func errInput(s statement) error {
+	return fmt.Errorf("line %d: COPY … FROM STDIN: the rows behind it are for psql; write INSERT, as pg_dump --inserts does", s.line)
+}
+
+// readsInput recognises what would wait for data from us.
+func (s statement) readsInput(d dialect) bool {
+	return d == postgreSQL && s.is("COPY") && s.has("FROM") && s.has("STDIN")
 }
 
 // A splitter goes through a text once.
@@ -80,15 +95,6 @@ type splitter struct {
 	routine    routine
 	executable bool // in one of MySQL's executable comments
 }
-
-// routine says whether a statement may contain others between BEGIN and END.
-type routine int
-
-const (
-	undecided routine = iota
-	plain
-	compound
-)
 
 // step consumes white space, a comment, a token or a terminator.
 func (s *splitter) step() error {
@@ -211,84 +217,6 @@ func (s *splitter) word() {
 	if s.delimiter == ";" && !afterDot {
 		s.nest(t.text)
 	}
-}
-
-// nest follows BEGIN … END in what creates a routine. CASE has an END too; IF,
-// LOOP, WHILE and REPEAT of MySQL have one that is followed by their name.
-func (s *splitter) nest(word string) {
-	if s.routine == undecided {
-		s.routine = s.decide(word)
-	}
-	if s.routine != compound {
-		return
-	}
-	switch {
-	case word == "BEGIN":
-		// PostgreSQL's body of SQL is BEGIN ATOMIC … END; any other is a string.
-		if s.dialect != postgreSQL || s.nextWord() == "ATOMIC" {
-			s.depth++
-		}
-	case word == "CASE" && s.depth > 0 && !s.after("END"):
-		s.depth++
-	case word == "END" && s.depth > 0:
-		switch s.nextWord() {
-		case "IF", "LOOP", "WHILE", "REPEAT", "FOR":
-			if s.dialect == mySQL {
-				return
-			}
-		}
-		s.depth--
-	}
-}
-
-// after reports whether the word before the last one was this.
-func (s *splitter) after(word string) bool {
-	text := strings.TrimRight(s.text[s.start:s.to], wordBytes)
-	text = strings.TrimRight(text, " \t\r\n")
-	return len(text) >= len(word) && strings.EqualFold(text[len(text)-len(word):], word)
-}
-
-// decide says by a word near the beginning whether this is a routine.
-func (s *splitter) decide(word string) routine {
-	first := s.tokens[0].text
-	switch {
-	case len(s.tokens) == 1:
-		if word == "CREATE" || s.dialect == mySQL && word == "ALTER" {
-			return undecided
-		}
-		if word == "BEGIN" && s.dialect == mySQL && s.nextWord() == "NOT" {
-			return compound
-		}
-		return plain
-	case first != "CREATE" && first != "ALTER":
-		return plain
-	}
-	switch word {
-	case "TRIGGER":
-		if s.dialect == postgreSQL {
-			return plain
-		}
-		return compound
-	case "FUNCTION", "PROCEDURE":
-		return compound
-	case "EVENT", "PACKAGE":
-		if s.dialect == mySQL {
-			return compound
-		}
-	case "TABLE", "VIEW", "INDEX", "DATABASE", "SCHEMA", "USER", "ROLE", "SERVER", "SEQUENCE", "TABLESPACE", "TYPE", "EXTENSION", "UNIQUE", "VIRTUAL":
-		return plain
-	}
-	return undecided
-}
-
-// nextWord returns the word behind the white space that follows, in upper case.
-func (s *splitter) nextWord() string {
-	rest := strings.TrimLeft(s.text[s.at:], " \t\r\n")
-	n := 0
-	for n < len(rest) && isWordPart(rest[n]) {
-		n++
-	}
-	return strings.ToUpper(rest[:n])
 }
 
 // backslashes reports whether a backslash in the string that begins here is an

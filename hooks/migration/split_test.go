@@ -69,7 +69,9 @@ func TestSplitErrors(t *testing.T) {
 		"SELECT \"a":              `line 1: the quoted identifier that begins here has no end`,
 		"\n\nDO $x$ a $$":         "line 3: the string $x$… that begins here has no end",
 		"SELECT 1 /* a":           "line 1: the comment that begins here has no end",
-		"SELECT\x00":              "line 1: a NUL byte",
+		"SELECT 1;\nCOPY a (b) FROM stdin;\n'1\n\\.\n": "line 2: COPY … FROM STDIN: the rows behind it are for psql",
+		"COPY a FROM STDIN":                            "line 1: COPY … FROM STDIN",
+		"SELECT\x00":                                   "line 1: a NUL byte",
 	} {
 		_, err := split(postgreSQL, text)
 		require.ErrorContains(t, err, want)
