@@ -10,6 +10,8 @@ TOOL   = $(GO) tool -modfile=.ci/tools.mod
 
 # What lies under a folder with a leading dot is no part of "./...".
 CI_PACKAGES = ./.ci/testreport
+# A module of its own: what it needs of Kubernetes and Helm is big.
+KUBERNETES = examples/kubernetes/check
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint bench figures demo image fmt clean
@@ -24,13 +26,14 @@ build: ## static binaries of every command, in bin/
 # know of, so that a cached result could be an old one. -p=1: a package that
 # storms the reaper is no neighbour for one that measures how long things take.
 test: build ## everything this machine can run, and a list of what it could not
-	$(GO) run ./.ci/testreport -race -count=1 -p=1 -timeout=10m ./... $(CI_PACKAGES)
+	$(GO) run ./.ci/testreport -race -count=1 -p=1 -timeout=10m ./... $(CI_PACKAGES) -- -C $(KUBERNETES) -count=1 -timeout=5m ./...
 
 lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 	@files=$$($(TOOL) gofumpt -l .) && test -z "$$files" || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
 	$(GO) vet ./... $(CI_PACKAGES)
 	$(TOOL) staticcheck ./... $(CI_PACKAGES)
 	$(GO) mod tidy -diff
+	cd $(KUBERNETES) && $(GO) vet ./... && $(GO) mod tidy -diff
 	.ci/vulncheck ./...
 
 bench: ## measure the init beside tini and dumb-init, and the tools beside others

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command testreport runs "go test" with the arguments given and ends with
-// one list of what this machine could not run, and why.
+// one list of what this machine could not run, and why. After "--" come the
+// arguments of another run, which counts with the first one:
+//
+//	testreport -race ./... -- -C other/module ./...
 //
 // It prints go test's line for every package and the output of what failed.
 // The last line is "ok" or "FAIL" with the counts, in the form of go test's
@@ -51,7 +54,37 @@ func run(args []string, strict bool, stdout, stderr io.Writer) (code int, err er
 	}
 
 	start := time.Now()
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	tally := newTally(stdout)
+	for _, args := range runs(args) {
+		one, err := goTest(args, tally, stderr)
+		if err != nil {
+			return max(one, 1), err
+		}
+		code = max(code, one)
+	}
+	return tally.close(stdout, code, allowed, strict, notes, time.Since(start)), nil
+}
+
+// runs are the arguments of each "go test".
+func runs(args []string) [][]string {
+	var all [][]string
+	for {
+		end := slices.Index(args, "--")
+		if end < 0 {
+			return append(all, args)
+		}
+		all = append(all, args[:end])
+		args = args[end+1:]
+	}
+}
+
+// goTest runs one "go test" and returns its exit code.
+func goTest(args []string, tally *tally, stderr io.Writer) (code int, err error) {
+	command := []string{"test"}
+	if len(args) >= 2 && args[0] == "-C" { // go wants it before everything else
+		command, args = append(command, args[:2]...), args[2:]
+	}
+	cmd := exec.Command("go", append(append(command, "-json"), args...)...)
 	cmd.Stderr = stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -60,7 +93,6 @@ func run(args []string, strict bool, stdout, stderr io.Writer) (code int, err er
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
-	tally := newTally(stdout)
 	readErr := tally.read(out)
 	if err := cmd.Wait(); err != nil {
 		var exit *exec.ExitError
@@ -70,9 +102,9 @@ func run(args []string, strict bool, stdout, stderr io.Writer) (code int, err er
 		code = max(exit.ExitCode(), 1)
 	}
 	if readErr != nil {
-		return max(code, 1), fmt.Errorf("read the output of go test: %w", readErr)
+		return code, fmt.Errorf("read the output of go test: %w", readErr)
 	}
-	return tally.close(stdout, code, allowed, strict, notes, time.Since(start)), nil
+	return code, nil
 }
 
 // withoutRace drops -race where there is no C compiler, which the race

@@ -72,3 +72,8 @@ func TestTallyClose(t *testing.T) {
 		})
 	}
 }
+
+func TestRuns(t *testing.T) {
+	assert.Equal(t, [][]string{{"-race", "./..."}}, runs([]string{"-race", "./..."}))
+	assert.Equal(t, [][]string{{"./..."}, {"-C", "other", "./..."}}, runs([]string{"./...", "--", "-C", "other", "./..."}))
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+)
+
+func TestManifests(t *testing.T) {
+	files, err := filepath.Glob("../*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			require.NoError(t, err)
+			objects, err := decode(data)
+			require.NoError(t, err)
+			checkObjects(t, objects)
+		})
+	}
+}
+
+// What the checks below rely on: that a mistake is one.
+func TestStrictDecoding(t *testing.T) {
+	for name, manifest := range map[string]string{
+		"unknown field": "apiVersion: v1\nkind: Pod\nspec: {container: []}\n",
+		"twice":         "apiVersion: v1\nkind: Pod\nspec: {hostname: a, hostname: b}\n",
+		"wrong type":    "apiVersion: v1\nkind: Pod\nspec: {hostPID: maybe}\n",
+		"unknown kind":  "apiVersion: v1\nkind: Pot\n",
+	} {
+		_, err := decode([]byte(manifest))
+		assert.Error(t, err, name)
+	}
+}
+
+// checkObjects wants a Deployment among the objects, and everything that it
+// refers to but a claim of somebody else's.
+func checkObjects(t *testing.T, objects []runtime.Object) {
+	t.Helper()
+	named := map[string]bool{}
+	var deployments []*appsv1.Deployment
+	for _, object := range objects {
+		switch o := object.(type) {
+		case *corev1.ConfigMap:
+			named["configMap "+o.Name] = true
+		case *corev1.Secret:
+			named["secret "+o.Name] = true
+		case *corev1.PersistentVolumeClaim:
+			named["claim "+o.Name] = true
+		case *appsv1.Deployment:
+			deployments = append(deployments, o)
+		}
+	}
+	require.NotEmpty(t, deployments)
+	for _, d := range deployments {
+		assert.Equal(t, d.Spec.Selector.MatchLabels, d.Spec.Template.Labels)
+		checkSecurity(t, &d.Spec.Template)
+		checkReferences(t, &d.Spec.Template.Spec, named)
+		for _, c := range d.Spec.Template.Spec.Containers {
+			checkEntrypoint(t, c, *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+		}
+		for _, c := range d.Spec.Template.Spec.InitContainers {
+			assert.NotEmpty(t, c.Resources.Requests, "%s: requests", c.Name)
+			if c.RestartPolicy != nil {
+				assert.NotNil(t, c.StartupProbe, "%s: what comes next starts when it has passed", c.Name)
+			}
+		}
+	}
+}
+
+// checkSecurity asks the admission plugin for Pod Security, and wants a
+// read-only root besides.
+func checkSecurity(t *testing.T, pod *corev1.PodTemplateSpec) {
+	t.Helper()
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	require.NoError(t, err)
+	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec))
+	assert.True(t, result.Allowed, "restricted: %s: %s", result.ForbiddenReason(), result.ForbiddenDetail())
+	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
+		require.NotNil(t, c.SecurityContext, c.Name)
+		require.NotNil(t, c.SecurityContext.ReadOnlyRootFilesystem, c.Name)
+		assert.True(t, *c.SecurityContext.ReadOnlyRootFilesystem, c.Name)
+	}
+}
+
+// A privileged pod must not pass, or the check above would mean nothing.
+func TestSecurityCheckRefuses(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	require.NoError(t, err)
+	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &metav1.ObjectMeta{},
+		&corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}))
+	assert.False(t, result.Allowed)
+}
+
+func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
+	t.Helper()
+	volumes := map[string]bool{}
+	for _, v := range pod.Volumes {
+		volumes[v.Name] = true
+		switch {
+		case v.ConfigMap != nil:
+			assert.True(t, named["configMap "+v.ConfigMap.Name], "there is no ConfigMap %s", v.ConfigMap.Name)
+		case v.Secret != nil:
+			assert.True(t, named["secret "+v.Secret.SecretName], "there is no Secret %s", v.Secret.SecretName)
+		case v.PersistentVolumeClaim != nil:
+			assert.True(t, named["claim "+v.PersistentVolumeClaim.ClaimName], "there is no claim %s", v.PersistentVolumeClaim.ClaimName)
+		}
+	}
+	used := map[string]bool{}
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		for _, m := range c.VolumeMounts {
+			assert.True(t, volumes[m.Name], "%s mounts %s, which is no volume", c.Name, m.Name)
+			used[m.Name] = true
+		}
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+				assert.True(t, named["secret "+e.ValueFrom.SecretKeyRef.Name], "%s: there is no Secret %s", c.Name, e.ValueFrom.SecretKeyRef.Name)
+			}
+		}
+	}
+	assert.Equal(t, volumes, used, "a volume that nobody mounts")
+}
+
+// checkEntrypoint wants what docs/kubernetes.md says of an application with
+// cleanimg-init as its entrypoint.
+func checkEntrypoint(t *testing.T, c corev1.Container, grace int64) {
+	t.Helper()
+	env := map[string]string{}
+	for _, e := range c.Env {
+		assert.NotContains(t, env, e.Name, "%s has it twice", c.Name)
+		env[e.Name] = e.Value
+	}
+	for _, name := range []string{"STARTUP_CHECK", "LIVENESS_CHECK", "READINESS_CHECK"} {
+		assert.NotEmpty(t, env["CLEANIMG_INIT_"+name], "%s: %s", c.Name, name)
+	}
+	drain := duration(t, env["CLEANIMG_INIT_DRAIN_DELAY"])
+	period := duration(t, env["CLEANIMG_INIT_GRACE_PERIOD"])
+	pod := time.Duration(grace) * time.Second
+	assert.Greater(t, drain, time.Duration(0), c.Name)
+	assert.Less(t, period, pod, "%s: the kubelet would kill before we do", c.Name)
+	assert.Less(t, drain, period-min(period/4, 5*time.Second), "%s: nothing is left for the command", c.Name)
+
+	ports := map[string]string{}
+	for _, p := range c.Ports {
+		ports[p.Name] = strconv.Itoa(int(p.ContainerPort))
+	}
+	listen := env["CLEANIMG_INIT_HTTP_LISTEN"]
+	if listen == "" {
+		listen = ":10101"
+	}
+	for path, probe := range map[string]*corev1.Probe{"/health/startup": c.StartupProbe, "/health/live": c.LivenessProbe, "/health/ready": c.ReadinessProbe} {
+		require.NotNil(t, probe, "%s: %s", c.Name, path)
+		require.NotNil(t, probe.HTTPGet, "%s: %s", c.Name, path)
+		assert.Equal(t, path, probe.HTTPGet.Path, c.Name)
+		assert.Equal(t, listen, ":"+ports[probe.HTTPGet.Port.StrVal], c.Name)
+	}
+	assert.GreaterOrEqual(t, time.Duration(c.StartupProbe.FailureThreshold*max(c.StartupProbe.PeriodSeconds, 1))*time.Second, 10*time.Minute,
+		"%s: a step may take 10 minutes", c.Name)
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(s)
+	require.NoError(t, err)
+	return d
+}
