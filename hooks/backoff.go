@@ -29,8 +29,8 @@ func pauseAfter(base time.Duration, failed int, random float64) time.Duration {
 	return half + time.Duration(random*float64(half))
 }
 
-// pause waits for d, or returns the cause when the context ends first.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits for d, or returns the cause when the context ends first.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

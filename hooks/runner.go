@@ -210,7 +210,7 @@ func (r *Runner) step(ctx context.Context, at place, s Step, env []string) (expo
 		case !res.Retry:
 			return nil, &Failure{Step: s.Name, Attempt: attempt, Result: res}
 		}
-		if pause(ctx, wait) != nil {
+		if Pause(ctx, wait) != nil {
 			stderr := res.Stderr
 			res := interrupted(ctx)
 			res.Stderr = stderr

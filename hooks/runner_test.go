@@ -599,11 +599,11 @@ func TestPauseAfter(t *testing.T) {
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		require.NoError(t, pause(t.Context(), 30*time.Second))
+		require.NoError(t, Pause(t.Context(), 30*time.Second))
 		assert.Equal(t, 30*time.Second, time.Since(start))
 		ctx, cancel := context.WithDeadlineCause(t.Context(), time.Now().Add(time.Second), ErrDeadline)
 		defer cancel()
-		require.ErrorIs(t, pause(ctx, time.Hour), ErrDeadline)
+		require.ErrorIs(t, Pause(ctx, time.Hour), ErrDeadline)
 		assert.Equal(t, 31*time.Second, time.Since(start))
 	})
 }

@@ -44,13 +44,3 @@ func ParseSize(s string) (int64, error) {
 	}
 	return 0, errSize
 }
-
-// FormatSize writes a number of bytes for people, rounded down: 1.5Gi.
-func FormatSize(n int64) string {
-	for i := 4; i >= 0; i-- {
-		if u := units[i]; float64(n) >= u.factor {
-			return strconv.FormatFloat(math.Floor(float64(n)/u.factor*10)/10, 'f', -1, 64) + u.suffix
-		}
-	}
-	return strconv.FormatInt(n, 10)
-}

@@ -20,7 +20,4 @@ func TestSizes(t *testing.T) {
 		_, err := ParseSize(text)
 		assert.Error(t, err, text)
 	}
-	for n, want := range map[int64]string{0: "0", 1023: "1023", 1024: "1Ki", 1536 << 20: "1.5Gi", 1 << 50: "1Pi"} {
-		assert.Equal(t, want, FormatSize(n))
-	}
 }

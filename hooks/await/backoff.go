@@ -2,10 +2,7 @@
 
 package await
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 // A backoff gives the pauses between tries: a random part of a bound that
 // grows by half with each one, which keeps clients that started together apart.
@@ -35,16 +32,4 @@ func (b *backoff) after(k kind) time.Duration {
 	b.bound = min(max(b.bound*3/2, firstInterval), longest)
 	// Never nothing: a whole row of small numbers would be a busy loop.
 	return max(time.Duration(b.random()*float64(b.bound)), b.bound/10)
-}
-
-// pause waits for d, or returns the cause when the context ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 func kafkaSchemes() []Scheme { return []Scheme{Kafka()} }
@@ -111,7 +113,7 @@ func (c cluster) check(ctx context.Context) error {
 		case try == triesOfLogin:
 			return Denied(errors.New("the broker closes the connection during the login: wrong user or password"))
 		}
-		if pause(ctx, firstInterval) != nil {
+		if hooks.Pause(ctx, firstInterval) != nil {
 			return err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // errSettled ends what still runs when the outcome is known.
@@ -104,7 +106,7 @@ func (r *run) wait(ctx context.Context, i int) {
 			next = 0
 		}
 		r.tried(i, state, err, next)
-		if next == 0 || pause(ctx, next) != nil {
+		if next == 0 || hooks.Pause(ctx, next) != nil {
 			return
 		}
 	}
@@ -219,7 +221,7 @@ func (r *run) beat(ctx context.Context) {
 	if r.Heartbeat <= 0 {
 		return
 	}
-	for pause(ctx, r.Heartbeat) == nil {
+	for hooks.Pause(ctx, r.Heartbeat) == nil {
 		r.mu.Lock()
 		results := append([]Result(nil), r.results...)
 		r.mu.Unlock()

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"os"
 	"path"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // mostSums is how much of a file with checksums is read.
@@ -50,7 +52,7 @@ func (x *fetch) openSums(ctx context.Context) (io.ReadCloser, error) {
 		if err == nil || errors.As(err, &never) || failed == x.o.Tries {
 			return r, err
 		}
-		if err := sleep(ctx, max(pauseAfter(failed), retryAfter(err))); err != nil {
+		if err := hooks.Pause(ctx, max(pauseAfter(failed), retryAfter(err))); err != nil {
 			return nil, err
 		}
 	}

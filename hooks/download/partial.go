@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // A partial is what there is of a file so far. It lies beside the output and is
@@ -54,7 +56,7 @@ func openPartial(ctx context.Context, path string, log *slog.Logger) (*partial, 
 			told = true
 			log.Info("waiting: another fetch works on the same output", "file", path)
 		}
-		if err := sleep(ctx, lockPause); err != nil {
+		if err := hooks.Pause(ctx, lockPause); err != nil {
 			return nil, err
 		}
 	}
@@ -122,16 +124,4 @@ type sumError struct{ want, got Sum }
 
 func (e *sumError) Error() string {
 	return fmt.Sprintf("wrong content: its %s is %s, want %s", e.got.Algorithm, e.got.Hex, e.want.Hex)
-}
-
-// sleep waits for d, or returns the cause when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

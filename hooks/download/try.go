@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // whole downloads until everything is there and verified, or it is hopeless.
@@ -49,7 +51,7 @@ func (x *fetch) whole(ctx context.Context, part *partial) error {
 		resumed = resumed || part.size > 0
 		pause := max(pauseAfter(failed), retryAfter(err))
 		x.o.Log.Warn("once more", "output", x.Output, "at", part.size, "in", pause.Round(time.Millisecond), "err", err)
-		if err := sleep(ctx, pause); err != nil {
+		if err := hooks.Pause(ctx, pause); err != nil {
 			return err
 		}
 	}

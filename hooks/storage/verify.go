@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // block is what is written for a proof: on a full file system an empty file can
@@ -75,7 +75,7 @@ func (d *target) room(bytes, inodes int64) error {
 	free := int64(min(st.Bavail, uint64(1<<62)/uint64(max(st.Frsize, 1)))) * max(st.Frsize, 1)
 	var problems []error
 	if free < bytes {
-		problems = append(problems, fmt.Errorf("%s has %s free, %s are asked for: %w", d.path, hooks.FormatSize(free), hooks.FormatSize(bytes), unix.ENOSPC))
+		problems = append(problems, fmt.Errorf("%s has %s free, %s are asked for: %w", d.path, cgroup.Bytes(free), cgroup.Bytes(bytes), unix.ENOSPC))
 	}
 	if st.Files > 0 && int64(st.Ffree) < inodes {
 		problems = append(problems, fmt.Errorf("%s has %d free inodes, %d are asked for: %w", d.path, st.Ffree, inodes, unix.ENOSPC))

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
+	"github.com/cleanstart-dev/cleanimg-init/reaper/cgroup"
 )
 
 // Flags are the options of a tool. Every option has a variable too. Options may
@@ -198,7 +199,7 @@ func (d *duration) Set(s string) error {
 
 type size int64
 
-func (n *size) String() string { return hooks.FormatSize(int64(*n)) }
+func (n *size) String() string { return cgroup.Bytes(int64(*n)) }
 
 func (n *size) Type() string { return "size" }
 

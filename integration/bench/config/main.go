@@ -8,17 +8,14 @@
 package main
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
-	"syscall"
-	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/integration/bench/program"
 )
 
 // template is what each file has in it, in the language of the candidate.
@@ -36,18 +33,11 @@ var variables = []string{"HOST=0.0.0.0", "PORT=8080", "DB_HOST=postgres:5432", "
 // A candidate renders all templates of one directory to another.
 type candidate struct {
 	name     string
-	program  string
+	path     string
 	language func(variable string) string
 	suffix   string // of the templates' names
-	render   func(c candidate, from, to string, files []string) usage
-	runs     []usage
-}
-
-// usage is what one rendering took.
-type usage struct {
-	wall, cpu time.Duration
-	rss       int64 // kB, of the largest process
-	err       error
+	render   func(c candidate, from, to string, files []string) (program.Usage, error)
+	runs     []program.Usage
 }
 
 func main() {
@@ -86,9 +76,9 @@ func run(out io.Writer, files, runs int) error {
 			if err := os.Mkdir(fresh, 0o755); err != nil {
 				return err
 			}
-			u := c.render(*c, filepath.Join(dir, fmt.Sprint("templates", i)), fresh, names)
-			if u.err != nil {
-				return fmt.Errorf("%s: %w", c.name, u.err)
+			u, err := c.render(*c, filepath.Join(dir, fmt.Sprint("templates", i)), fresh, names)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			if err := same(filepath.Join(dir, "out0-0"), fresh, names); err != nil {
 				return fmt.Errorf("%s: %w", c.name, err)
@@ -101,47 +91,33 @@ func run(out io.Writer, files, runs int) error {
 
 // find builds our program and looks for the others.
 func find(dir string) ([]candidate, error) {
-	ours := filepath.Join(dir, "generate-config")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", ours, "./cmd/generate-config")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build generate-config (bench runs from the top of the repository): %w: %s", err, out)
+	ours, err := program.Build(dir, "generate-config")
+	if err != nil {
+		return nil, err
 	}
 	braces := func(variable string) string { return "${" + variable + "}" }
 	function := func(variable string) string { return `{{ getenv "` + variable + `" }}` }
 	all := []candidate{
-		{name: "generate-config, templates", program: ours, language: function, suffix: ".tmpl", render: generate},
-		{name: "generate-config, ${VAR}", program: ours, language: braces, render: generate},
-		{name: "generate-config, nothing changed", program: ours, language: function, suffix: ".tmpl", render: generateAgain},
+		{name: "generate-config, templates", path: ours, language: function, suffix: ".tmpl", render: generate},
+		{name: "generate-config, ${VAR}", path: ours, language: braces, render: generate},
+		{name: "generate-config, nothing changed", path: ours, language: function, suffix: ".tmpl", render: generateAgain},
 	}
-	if gomplate, err := install(dir, "github.com/hairyhenderson/gomplate/v4/cmd/gomplate@latest"); err != nil {
+	if gomplate, err := program.Install(dir, "github.com/hairyhenderson/gomplate/v4/cmd/gomplate@latest"); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: without gomplate:", err)
 	} else {
-		all = append(all, candidate{name: "gomplate", program: gomplate, language: function, render: gomplateDir})
+		all = append(all, candidate{name: "gomplate", path: gomplate, language: function, render: gomplateDir})
 	}
-	if envsubst, err := install(dir, "github.com/a8m/envsubst/cmd/envsubst@latest"); err != nil {
+	if envsubst, err := program.Install(dir, "github.com/a8m/envsubst/cmd/envsubst@latest"); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: without a8m/envsubst:", err)
 	} else {
-		all = append(all, candidate{name: "a8m/envsubst, a process a file", program: envsubst, language: braces, render: eachFile})
+		all = append(all, candidate{name: "a8m/envsubst, a process a file", path: envsubst, language: braces, render: eachFile})
 	}
 	if envsubst, err := exec.LookPath("envsubst"); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: without gettext's envsubst:", err)
 	} else {
-		all = append(all, candidate{name: "gettext envsubst, a process a file", program: envsubst, language: braces, render: eachFile})
+		all = append(all, candidate{name: "gettext envsubst, a process a file", path: envsubst, language: braces, render: eachFile})
 	}
 	return all, nil
-}
-
-// install builds a program from the module proxy.
-func install(dir, module string) (program string, err error) {
-	cmd := exec.Command("go", "install", "-trimpath", "-ldflags", "-s -w", module)
-	cmd.Env = append(os.Environ(), "GOBIN="+filepath.Join(dir, "bin", filepath.Base(filepath.Dir(module))), "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-		return "", fmt.Errorf("go install %s: %s", module, lines[len(lines)-1])
-	}
-	name, _, _ := strings.Cut(filepath.Base(module), "@")
-	return filepath.Join(dir, "bin", filepath.Base(filepath.Dir(module)), name), nil
 }
 
 // prepare writes the templates.
@@ -158,55 +134,52 @@ func (c *candidate) prepare(dir string, names []string) error {
 	return nil
 }
 
-func generate(c candidate, from, to string, _ []string) usage {
-	return once(exec.Command(c.program, "--template-dir", from, "--output-dir", to, "--log-level", "error"))
+func generate(c candidate, from, to string, _ []string) (program.Usage, error) {
+	return once(exec.Command(c.path, "--template-dir", from, "--output-dir", to, "--log-level", "error"))
 }
 
 // generateAgain measures a second run, as at every restart of a container.
-func generateAgain(c candidate, from, to string, names []string) usage {
-	if first := generate(c, from, to, names); first.err != nil {
-		return first
+func generateAgain(c candidate, from, to string, names []string) (program.Usage, error) {
+	if u, err := generate(c, from, to, names); err != nil {
+		return u, err
 	}
 	return generate(c, from, to, names)
 }
 
-func gomplateDir(c candidate, from, to string, _ []string) usage {
-	return once(exec.Command(c.program, "--input-dir", from, "--output-dir", to))
+func gomplateDir(c candidate, from, to string, _ []string) (program.Usage, error) {
+	return once(exec.Command(c.path, "--input-dir", from, "--output-dir", to))
 }
 
 // eachFile runs the program for each file, as a shell script does.
-func eachFile(c candidate, from, to string, names []string) (sum usage) {
+func eachFile(c candidate, from, to string, names []string) (sum program.Usage, err error) {
 	for _, name := range names {
-		in, err := os.Open(filepath.Join(from, name))
-		if err != nil {
-			return usage{err: err}
-		}
-		out, err := os.Create(filepath.Join(to, name))
-		if err != nil {
-			return usage{err: err}
-		}
-		cmd := exec.Command(c.program)
-		cmd.Stdin, cmd.Stdout = in, out
-		u := once(cmd)
-		in.Close()
-		out.Close()
-		sum.wall, sum.cpu, sum.rss, sum.err = sum.wall+u.wall, sum.cpu+u.cpu, max(sum.rss, u.rss), cmp.Or(sum.err, u.err)
-		if sum.err != nil {
-			break
+		u, err := oneFile(c, filepath.Join(from, name), filepath.Join(to, name))
+		if sum.Add(u); err != nil {
+			return sum, err
 		}
 	}
-	return sum
+	return sum, nil
 }
 
-func once(cmd *exec.Cmd) (u usage) {
-	cmd.Env, cmd.Stderr = variables, os.Stderr
-	start := time.Now()
-	u.err = cmd.Run()
-	u.wall = time.Since(start)
-	if rusage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.cpu, u.rss = cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), rusage.Maxrss
+func oneFile(c candidate, from, to string) (u program.Usage, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return u, err
 	}
-	return u
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return u, err
+	}
+	defer out.Close()
+	cmd := exec.Command(c.path)
+	cmd.Stdin, cmd.Stdout = in, out
+	return once(cmd)
+}
+
+func once(cmd *exec.Cmd) (program.Usage, error) {
+	cmd.Env = variables
+	return program.Run(cmd)
 }
 
 // same checks that all of them have done the same work.
@@ -231,23 +204,11 @@ func table(out io.Writer, candidates []candidate, files int) error {
 	fmt.Fprintf(out, "%d templates to files, medians of %d runs\n\n", files, len(candidates[0].runs))
 	fmt.Fprint(out, "| | wall ms | CPU ms | RSS MB | binary MB |\n| --- | --- | --- | --- | --- |\n")
 	for _, c := range candidates {
-		info, err := os.Stat(c.program)
+		cells, err := program.Columns(c.runs, c.path)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "| %s | %.0f | %.0f | %.1f | %.1f |\n", c.name,
-			median(c.runs, func(u usage) float64 { return u.wall.Seconds() * 1000 }),
-			median(c.runs, func(u usage) float64 { return u.cpu.Seconds() * 1000 }),
-			median(c.runs, func(u usage) float64 { return float64(u.rss) / 1000 }), float64(info.Size())/1e6)
+		fmt.Fprintf(out, "| %s | %s |\n", c.name, cells)
 	}
 	return nil
-}
-
-func median(runs []usage, f func(usage) float64) float64 {
-	values := make([]float64, 0, len(runs))
-	for _, u := range runs {
-		values = append(values, f(u))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
 }
