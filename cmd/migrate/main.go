@@ -103,6 +103,10 @@ func (s *settings) run(ctx context.Context, p *cli.Process) error {
 		return printStatus(ctx, m, p)
 	}
 	result, err := s.do(ctx, m, t)
+	if err != nil && ctx.Err() != nil {
+		// The error of a stopped process is the signal alone.
+		p.Log.Error("interrupted", "version", result.To, "migrations", len(result.Files), "err", err)
+	}
 	if err != nil || s.dryRun {
 		return err
 	}

@@ -229,7 +229,9 @@ func TestTerm(t *testing.T) {
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	_ = cmd.Wait()
 	assert.Equal(t, 143, cmd.ProcessState.ExitCode(), stderr.String())
-	assert.Contains(t, stderr.String(), "stopped by SIGTERM")
+	assert.Contains(t, stderr.String(), "migrate: stopped by SIGTERM\n")
+	assert.Contains(t, stderr.String(), "002_b.sql:2: cancelled on the server: ")
+	assert.Contains(t, stderr.String(), "1 of 2 migrations done, the database is at version 1")
 	waitFor(t, "nothing of it is left", func() bool {
 		return pg.Psql(t, name, sleeping) == "0" && pg.Psql(t, name, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == "0"
 	})

@@ -75,15 +75,15 @@ func (r *run) statement(ctx context.Context, s step, stmt statement) error {
 		return notBegun{err}
 	}
 	r.options.Log.Debug("statement", "file", s.file.name, "line", stmt.line, "sql", excerpt(stmt.text))
+	beating, stop := context.WithCancel(ctx)
 	over := make(chan struct{})
-	beat := make(chan struct{})
 	go func() {
-		defer close(beat)
-		r.heartbeat(ctx, s, stmt, over)
+		defer close(over)
+		r.heartbeat(beating, s, stmt)
 	}()
 	err := r.database.run(ctx, stmt)
-	close(over)
-	<-beat
+	stop()
+	<-over
 	if err == nil {
 		return nil
 	}
@@ -111,7 +111,8 @@ type lineError struct {
 
 func (e lineError) Unwrap() error { return e.error }
 
-func (r *run) heartbeat(ctx context.Context, s step, stmt statement, over <-chan struct{}) {
+// heartbeat tells of a long statement until ctx ends.
+func (r *run) heartbeat(ctx context.Context, s step, stmt statement) {
 	began := time.Now()
 	tick := time.NewTicker(r.options.Heartbeat)
 	defer tick.Stop()
@@ -123,8 +124,6 @@ func (r *run) heartbeat(ctx context.Context, s step, stmt statement, over <-chan
 			attrs = append(attrs, r.database.activity(ctx)...)
 			cancel()
 			r.options.Log.Info("statement still running", attrs...)
-		case <-over:
-			return
 		case <-ctx.Done():
 			return
 		}
