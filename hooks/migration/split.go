@@ -116,6 +116,8 @@ func (s *splitter) step() error {
 		s.executable = false
 		s.take(2)
 		return nil
+	case s.dialect == postgreSQL && !s.begun && c == '\\':
+		return s.metaCommand(rest)
 	case s.dialect == mySQL && !s.begun && isDelimiterCommand(rest):
 		s.setDelimiter(rest)
 		return nil
@@ -307,6 +309,18 @@ func (s *splitter) lineComment(rest string) bool {
 		return true
 	}
 	return strings.HasPrefix(rest, "--") && (len(rest) == 2 || rest[2] <= ' ')
+}
+
+// metaCommand skips the commands of psql that pg_dump writes around a dump, and
+// refuses others.
+func (s *splitter) metaCommand(rest string) error {
+	line := rest[:lineLength(rest)]
+	word, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if word != `\restrict` && word != `\unrestrict` {
+		return fmt.Errorf("line %d: %s is a command of psql, and not SQL", s.lineOf(s.at), word)
+	}
+	s.at += len(line)
+	return nil
 }
 
 // isDelimiterCommand recognises "DELIMITER //", a command of MySQL's clients.
