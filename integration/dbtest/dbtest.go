@@ -195,10 +195,12 @@ func startMariaDB() (*Server, error) {
 		return nil, err
 	}
 	data := filepath.Join(s.Dir, "data")
-	if out, err := asNobody(exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")).CombinedOutput(); err != nil {
+	// In a common directory its temporary tables can meet those of another one.
+	tmp := "--tmpdir=" + s.Dir
+	if out, err := asNobody(exec.Command("mariadb-install-db", "--no-defaults", tmp, "--datadir="+data, "--auth-root-authentication-method=normal", "--skip-test-db")).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}
-	cmd := exec.Command(binary, "--no-defaults", "--datadir="+data, "--socket="+s.Socket(), "--pid-file="+filepath.Join(s.Dir, "pid"),
+	cmd := exec.Command(binary, "--no-defaults", tmp, "--datadir="+data, "--socket="+s.Socket(), "--pid-file="+filepath.Join(s.Dir, "pid"),
 		"--port="+strconv.Itoa(s.Port), "--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--max-connections=300")
 	return s, s.start(cmd, func() bool {
 		return exec.Command("mariadb-admin", "--no-defaults", "-S", s.Socket(), "-u", "root", "ping").Run() == nil
