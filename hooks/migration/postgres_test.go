@@ -148,28 +148,33 @@ func TestGolangMigrateWaitsForTheLock(t *testing.T) {
 	for _, when := range []string{"before", "meanwhile"} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
-			files := map[string]string{"1_big.up.sql": indexFiles["1_big.up.sql"], "2_index.up.sql": "SELECT pg_sleep(1);\nCREATE INDEX CONCURRENTLY big_n ON big (n);"}
-			b := newBench(t, dbtest.NewPostgres(t), write(t, files))
+			const gate = 4242
+			b := newBench(t, dbtest.NewPostgres(t), write(t, map[string]string{
+				"1_big.up.sql":   indexFiles["1_big.up.sql"],
+				"2_index.up.sql": fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\nCREATE INDEX CONCURRENTLY big_n ON big (n);", gate),
+			}))
 			_, err := b.up(1)
 			require.NoError(t, err)
 			m, err := Open(t.Context(), b.options)
 			require.NoError(t, err)
 			defer m.Close()
-			var in *pgconn.PgConn
+			// Before the statement ours waits at the gate, and meanwhile for this lock.
+			sql, waits := fmt.Sprintf("SELECT pg_advisory_lock(%d)", gate), fmt.Sprintf("objid = %d AND NOT granted", gate)
 			if when == "meanwhile" {
-				in = blocker(t, b.options.Database, "BEGIN; LOCK TABLE big IN ROW EXCLUSIVE MODE")
+				sql, waits = "BEGIN; LOCK TABLE big IN ROW EXCLUSIVE MODE", fmt.Sprintf("locktype = 'virtualxid' AND NOT granted AND pid = %d", m.database.(*postgres).pid)
 			}
+			in := blocker(t, b.options.Database, sql)
 			ended := make(chan error, 1)
 			go func() { _, err := m.Up(t.Context(), 0); ended <- err }()
-			if when == "meanwhile" {
-				require.Eventually(t, func() bool { return strings.Contains(b.log.String(), "before build") }, time.Minute, 10*time.Millisecond)
-			} else {
-				sleeping := fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid = %d AND state = 'active' AND query LIKE '%%pg_sleep%%'", m.database.(*postgres).pid)
-				require.Eventually(t, func() bool { return b.query(sleeping) == "1" }, time.Minute, time.Millisecond)
+			locks := func(where string) func() bool {
+				return func() bool { return b.query("SELECT count(*) > 0 FROM pg_locks WHERE "+where) == "t" }
 			}
+			require.Eventually(t, locks(waits), time.Minute, 10*time.Millisecond)
 			theirs, err := pgconn.Connect(t.Context(), b.options.Database)
 			require.NoError(t, err)
 			defer theirs.Close(context.Background())
+			_, err = execute(t.Context(), theirs, "SET deadlock_timeout = '1h'") // so that it is ours that finds it
+			require.NoError(t, err)
 			theirLock := make(chan error, 1)
 			go func() { // as golang-migrate does when it opens a database
 				key := m.database.(*postgres).keys[0]
@@ -179,12 +184,8 @@ func TestGolangMigrateWaitsForTheLock(t *testing.T) {
 				}
 				theirLock <- err
 			}()
-			if in != nil {
-				waiting := fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = %d", theirs.PID())
-				require.Eventually(t, func() bool { return b.query(waiting) == "1" }, time.Minute, 10*time.Millisecond)
-				time.Sleep(1500 * time.Millisecond) // its look for deadlocks has passed: ours will find it
-				in.Close(t.Context())
-			}
+			require.Eventually(t, locks(fmt.Sprintf("locktype = 'advisory' AND NOT granted AND pid = %d", theirs.PID())), time.Minute, 10*time.Millisecond)
+			in.Close(t.Context())
 			require.NoError(t, <-ended)
 			require.NoError(t, <-theirLock)
 			assert.Contains(t, b.log.String(), "letting another tool pass")
