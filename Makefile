@@ -22,11 +22,17 @@ help: ## list the targets
 build: ## static binaries of every command, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
 
+# The tools can share the machine while they are tested. What storms the reaper,
+# or measures how long something takes, is tested alone.
+TOGETHER = $(shell $(GO) list ./cmd/... ./hooks/...) $(CI_PACKAGES)
+ALONE    = $(filter-out $(TOGETHER),$(shell $(GO) list ./...))
+
 # -count=1: the tests run binaries and containers that the test cache does not
-# know of, so that a cached result could be an old one. -p=1: a package that
-# storms the reaper is no neighbour for one that measures how long things take.
+# know of, so that a cached result could be an old one. With -p=1 go test would
+# also compile one package after another, so that is done before.
 test: build ## everything this machine can run, and a list of what it could not
-	$(GO) run ./.ci/testreport -race -count=1 -p=1 -timeout=10m ./... $(CI_PACKAGES) -- -C $(KUBERNETES) -count=1 -timeout=5m ./...
+	@$(GO) build $$(command -v cc >/dev/null && echo -race) ./...
+	$(GO) run ./.ci/testreport -race -count=1 -timeout=10m $(TOGETHER) -- -race -count=1 -p=1 -timeout=10m $(ALONE) -- -C $(KUBERNETES) -count=1 -timeout=5m ./...
 
 lint: ## formatting, vet, staticcheck, known vulnerabilities, go.mod
 	@files=$$($(TOOL) gofumpt -l .) && test -z "$$files" || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
