@@ -24,7 +24,7 @@ build: ## static binaries of every command, in bin/
 
 # The tools can share the machine while they are tested. What storms the reaper,
 # or measures how long something takes, is tested alone.
-TOGETHER = $(shell $(GO) list ./cmd/... ./hooks/...) $(CI_PACKAGES)
+TOGETHER = $(filter-out %/hooks,$(shell $(GO) list ./cmd/... ./hooks/...)) $(CI_PACKAGES)
 ALONE    = $(filter-out $(TOGETHER),$(shell $(GO) list ./...))
 
 # -count=1: the tests run binaries and containers that the test cache does not
