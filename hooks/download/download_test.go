@@ -514,6 +514,26 @@ func TestStopped(t *testing.T) {
 	assert.NoFileExists(t, out)
 }
 
+// On a terminal one line lives, and what is logged between takes its place.
+func TestProgressOnATerminal(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "2097152")
+		_, _ = w.Write(make([]byte, 1<<20))
+		w.(http.Flusher).Flush()
+		time.Sleep(3 * drawEvery)
+		_, _ = w.Write(make([]byte, 1<<20))
+	}))
+	t.Cleanup(s.Close)
+	var screen bytes.Buffer
+	_, err := fetchOne(t, File{URL: s.URL}, Options{Terminal: &screen})
+	require.NoError(t, err)
+	text := screen.String()
+	assert.Contains(t, text, "out 1.0 MiB of 2.0 MiB (50%), ")
+	assert.True(t, strings.HasSuffix(text, "\x1b[K\r\x1b[K"), "%q", text)
+	assert.NotContains(t, text, "\n")
+}
+
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	secret := http.Header{"Authorization": {"x"}}

@@ -67,7 +67,7 @@ func (p *progress) loop(terminal io.Writer, log *slog.Logger) {
 		select {
 		case <-p.quit:
 			if terminal != nil {
-				fmt.Fprint(terminal, "\r\x1b[K")
+				fmt.Fprint(terminal, "\x1b[K")
 			}
 			return
 		case <-tick.C:
@@ -87,7 +87,8 @@ func (p *progress) loop(terminal io.Writer, log *slog.Logger) {
 	}
 }
 
-// draw writes the line.
+// draw writes the line and goes back to its beginning, so that a line of the log
+// which comes between takes its place.
 func draw(w io.Writer, files []*state) {
 	var parts []string
 	for _, s := range files {
@@ -99,7 +100,7 @@ func draw(w io.Writer, files []*state) {
 	if runes := []rune(line); len(runes) > 78 { // a longer line would not be overwritten
 		line = string(runes[:77]) + "…"
 	}
-	fmt.Fprint(w, "\r", line, "\x1b[K")
+	fmt.Fprint(w, line, "\x1b[K\r")
 }
 
 // begin says that bytes are about to come.
