@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -30,32 +29,51 @@ var engineMissing = sync.OnceValue(func() string {
 var (
 	from     = regexp.MustCompile(`(?m)^FROM \S+`)
 	fromOurs = regexp.MustCompile(`--from=\S*cleanimg-init\S*`)
+
+	// The builder loses layers that another build makes, or removes, meanwhile.
+	oneBuild sync.Mutex
+	images   []string // that were built, for removeImages
 )
 
-// buildDockerfile builds one, with the files of the page. Our image is made
-// from the programs under test; it also is the base, so that no registry is
-// asked.
+// ourImage is the project's image, made from the programs under test.
+var ourImage = sync.OnceValues(func() (string, error) {
+	return build(binDir, "ours", "FROM scratch\nCOPY . /usr/local/bin/\n")
+})
+
+// buildDockerfile builds one, with the files of the page. Our image also is the
+// base, so that no registry is asked.
 func buildDockerfile(t *testing.T, dir, text string) {
 	if why := engineMissing(); why != "" {
 		t.Skip(why)
 	}
-	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-", ".", "-").Replace(filepath.Base(dir) + "-" + t.Name()))
-	ours := fmt.Sprintf("docs-ours-%d-%s", os.Getpid(), name)
-	build(t, binDir, ours, "FROM scratch\nCOPY . /usr/local/bin/\n")
+	oneBuild.Lock()
+	defer oneBuild.Unlock()
+	ours, err := ourImage()
+	require.NoError(t, err)
 	text = fromOurs.ReplaceAllString(text, "--from="+ours)
 	if from.MatchString(text) {
 		text = from.ReplaceAllString(text, "FROM "+ours)
 	} else {
 		text = "FROM " + ours + "\n" + text
 	}
-	build(t, dir, fmt.Sprintf("docs-%d-%s", os.Getpid(), name), text)
+	_, err = build(dir, fmt.Sprint(len(images)), text)
+	require.NoError(t, err)
 }
 
-// build makes an image for the time of the test.
-func build(t *testing.T, context, tag, dockerfile string) {
+// build makes an image with the files of a folder.
+func build(context, name, dockerfile string) (tag string, err error) {
+	tag = fmt.Sprintf("cleanimg-init-docs/%d:%s", os.Getpid(), name)
 	cmd := exec.Command("docker", "build", "--quiet", "--tag", tag, "--file", "-", context)
 	cmd.Stdin = strings.NewReader(dockerfile)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s\n%s", out, dockerfile)
-	t.Cleanup(func() { _ = exec.Command("docker", "image", "rm", "--force", tag).Run() })
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("docker build: %w\n%s\n%s", err, out, dockerfile)
+	}
+	images = append(images, tag)
+	return tag, nil
+}
+
+func removeImages() {
+	for i := len(images) - 1; i >= 0; i-- {
+		_ = exec.Command("docker", "image", "rm", "--force", images[i]).Run()
+	}
 }

@@ -55,6 +55,7 @@ func runTests(m *testing.M) (code int, err error) {
 			return 1, err
 		}
 	}
+	defer removeImages()
 	return m.Run(), nil
 }
 
