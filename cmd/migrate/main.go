@@ -40,7 +40,7 @@ func tool() cli.Tool {
 migrate [options] down N | --all     take back the last N, or all
 migrate [options] goto V             up or down to version V
 migrate [options] resume             complete a migration that was begun
-migrate [options] force V            write the version (-1: none) and run nothing: force -- -1
+migrate [options] force V            write the version (-1: none) and run nothing: force -1
 migrate [options] version | status   print the version, or every file's state`,
 		About: `Runs SQL migrations from a directory: 001_title.up.sql, 001_title.down.sql, and
 001_title.sql, which has no way back. Command line, files, version table and lock

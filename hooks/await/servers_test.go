@@ -257,7 +257,7 @@ var mariadb = sync.OnceValues(func() (sqlServer, error) {
 	if err != nil {
 		return sqlServer{}, err
 	}
-	install := command(dir, "mariadb-install-db", "--no-defaults", "--datadir="+dir+"/data", "--auth-root-authentication-method=normal", "--skip-test-db")
+	install := command(dir, "mariadb-install-db", "--no-defaults", "--tmpdir="+dir, "--datadir="+dir+"/data", "--auth-root-authentication-method=normal", "--skip-test-db")
 	if out, err := install.CombinedOutput(); err != nil {
 		return sqlServer{}, fmt.Errorf("mariadb-install-db: %w: %s", err, out)
 	}

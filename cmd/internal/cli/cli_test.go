@@ -93,6 +93,7 @@ func TestOptionsAndVariables(t *testing.T) {
 		{name: "nothing", want: defaults, dash: -1},
 		{name: "options among words", args: []string{"a", "--timeout", "3", "b", "--once"}, want: with(func(s *settings) { s.timeout, s.once = 3*time.Second, true }), words: []string{"a", "b"}, dash: -1},
 		{name: "single dashes", args: []string{"-timeout=250ms", "-once", "-r", "4"}, want: with(func(s *settings) { s.timeout, s.once, s.retries = 250*time.Millisecond, true, 4 }), dash: -1},
+		{name: "a negative number", args: []string{"-once", "force", "-1"}, want: with(func(s *settings) { s.once = true }), words: []string{"force", "-1"}, dash: 1},
 		{name: "after --", args: []string{"a", "--", "--once", "-once"}, want: defaults, words: []string{"a", "--once", "-once"}, dash: 1},
 		{
 			name: "variables", environ: []string{"ASK_SERVICE= a:1\n b:2 ", "ASK_TIMEOUT=7", "ASK_MAX_RETRIES=9", "ASK_ONCE=true"},

@@ -141,19 +141,21 @@ func (f *Flags) unknown(t Tool, environ []string) (warnings []string) {
 	return warnings
 }
 
-// doubleDashes spells -word as --word, where there is such an option.
-func (f *Flags) doubleDashes(args []string) []string {
-	out := make([]string, len(args))
+// doubleDashes spells -word as --word, where there is such an option. A negative
+// number is a word like others, and so is what follows it.
+func (f *Flags) doubleDashes(args []string) (out []string) {
 	for i, word := range args {
-		if word == "--" {
-			copy(out[i:], args[i:])
-			break
-		}
 		name, _, _ := strings.Cut(strings.TrimPrefix(word, "-"), "=")
-		if strings.HasPrefix(word, "-") && !strings.HasPrefix(word, "--") && len(name) > 1 && f.Lookup(name) != nil {
+		_, notNumber := strconv.Atoi(word)
+		switch {
+		case word == "--":
+			return append(out, args[i:]...)
+		case strings.HasPrefix(word, "-") && notNumber == nil:
+			return append(append(out, "--"), args[i:]...)
+		case strings.HasPrefix(word, "-") && !strings.HasPrefix(word, "--") && len(name) > 1 && f.Lookup(name) != nil:
 			word = "-" + word
 		}
-		out[i] = word
+		out = append(out, word)
 	}
 	return out
 }
