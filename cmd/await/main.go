@@ -44,6 +44,7 @@ func tool() cli.Tool {
 		Usage: "await [options] [--service] HOST:PORT|URL … [-- command [args…]]\n" +
 			"check-deps [options] [--service] HOST:PORT|URL …     the same as await --once",
 		About: about, Notes: notes,
+		Codes: "  126  the command cannot be executed\n  127  the command is not found\n",
 		Flags: s.register, Run: s.run,
 	}
 }

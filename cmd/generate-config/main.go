@@ -59,6 +59,7 @@ func tool() cli.Tool {
 		Usage:  "generate-config [options] --output-dir DIR\nvalidate-config [options]",
 		About:  about,
 		Notes:  notes,
+		Codes:  "  1    --check: something would change\n",
 		Known:  func(variable string) bool { return strings.HasPrefix(variable, config.ValuePrefix) },
 		Flags:  s.register,
 		Run:    s.run,

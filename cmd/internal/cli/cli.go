@@ -33,6 +33,7 @@ type Tool struct {
 	Usage  string // the lines under "Usage:"
 	About  string // what it does: in the help before the options
 	Notes  string // in the help after the options: examples, more variables
+	Codes  string // lines of the help about exit codes that only it has: "  1    different"
 	// SingleDash reads -word as --word.
 	SingleDash bool
 	// Flags registers the options. It is called once for each run.

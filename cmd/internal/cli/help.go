@@ -5,14 +5,13 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 )
 
-const exitCodes = `
-Exit codes:
-  0    done
+const exitCodes = `  0    done
   124  a timeout
   125  a bad setting, or what it was asked for cannot be done
   143  stopped by TERM; 128+n by signal n
@@ -31,7 +30,8 @@ func (f *Flags) printHelp(w io.Writer, t Tool) error {
 	if t.Notes != "" {
 		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(t.Notes))
 	}
-	b.WriteString(exitCodes)
+	codes := slices.Sorted(strings.Lines(exitCodes + t.Codes))
+	b.WriteString("\nExit codes:\n" + strings.Join(codes, ""))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
