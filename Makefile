@@ -13,14 +13,39 @@ CI_PACKAGES = ./.ci/testreport
 # A module of its own: what it needs of Kubernetes and Helm is big.
 KUBERNETES = examples/kubernetes/check
 
+# What a release is built with, too (.goreleaser.yaml).
+COMMANDS = ./cmd/...
+BIN      = bin/
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=$(VERSION)"
+
+# Every architecture of a release.
+ARCHES   = amd64 arm64 arm ppc64le s390x riscv64
+# For each fuzz target.
+FUZZTIME = 10s
+
 .DEFAULT_GOAL := help
-.PHONY: help build test lint bench figures demo image fmt clean
+.PHONY: help build cross test test-arm64 fuzz reproducible lint bench figures demo image fmt clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## static binaries of every command, in bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags "-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=$(VERSION)" -o bin/ ./cmd/...
+	$(BUILD) -o $(BIN) $(COMMANDS)
+
+cross: ## binaries for every architecture, in dist/
+	@for arch in $(ARCHES); do \
+		echo "building for $$arch"; \
+		GOARCH=$$arch GOARM=7 $(BUILD) -o dist/$$arch/ $(COMMANDS) || exit; \
+	done
+
+test-arm64: ## unit tests as arm64 programs, under qemu-user
+	.ci/test-arm64
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	.ci/fuzz $(FUZZTIME)
+
+reproducible: ## build what is committed twice, in different surroundings, and compare
+	.ci/reproducible
 
 # The tools can share the machine while they are tested. What storms the reaper,
 # or measures how long something takes, is tested alone.
@@ -61,4 +86,4 @@ fmt: ## format every Go file
 	$(TOOL) gofumpt -w .
 
 clean: ## remove what the other targets made
-	rm -rf bin
+	rm -rf bin dist
