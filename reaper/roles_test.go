@@ -4,6 +4,7 @@ package reaper_test
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -254,7 +255,7 @@ func chains(arg string) int {
 func respawn(arg string) int {
 	signal.Ignore(unix.SIGTERM)
 	for range number(arg) {
-		forkChain(1<<40, 2e6)
+		forkChain(math.MaxInt, 2e6)
 	}
 	return stay()
 }

@@ -118,7 +118,7 @@ func (l *ledger) enter(s *report.Step, e hooks.Event) {
 	s.Seconds = e.At.Sub(s.StartedAt).Seconds()
 	usage := e.Result.Exit.Usage
 	s.CPUSeconds += time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
-	s.MaxRSSBytes = max(s.MaxRSSBytes, usage.Maxrss*1024)
+	s.MaxRSSBytes = max(s.MaxRSSBytes, int64(usage.Maxrss)*1024)
 	limits, toll := l.limits(), e.Result.Toll
 	s.CPULimit, s.MemoryLimitBytes, s.PidsLimit = limits.CPU, limits.Memory, limits.Pids
 	s.MemoryPeakBytes = max(s.MemoryPeakBytes, toll.Peak)

@@ -72,7 +72,7 @@ func (d *target) room(bytes, inodes int64) error {
 	if err := unix.Fstatfs(d.fd, &st); err != nil {
 		return opError("look for room in", d.path, err)
 	}
-	free := int64(min(st.Bavail, uint64(1<<62)/uint64(max(st.Frsize, 1)))) * max(st.Frsize, 1)
+	free := int64(min(st.Bavail, uint64(1<<62)/uint64(max(st.Frsize, 1)))) * max(int64(st.Frsize), 1)
 	var problems []error
 	if free < bytes {
 		problems = append(problems, fmt.Errorf("%s has %s free, %s are asked for: %w", d.path, cgroup.Bytes(free), cgroup.Bytes(bytes), unix.ENOSPC))

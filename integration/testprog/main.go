@@ -89,6 +89,9 @@ func init() {
 		"spawn":  spawn,
 		"litter": litter,
 
+		// refuse.go
+		"refuse": refuse,
+
 		// net.go
 		"listen":  listen,
 		"connect": connect,
@@ -134,7 +137,7 @@ func run(args []string) {
 }
 
 // takesAll are the verbs whose arguments are themselves statements.
-var takesAll = map[string]bool{"exec": true, "under": true, "args": true, "run": true}
+var takesAll = map[string]bool{"exec": true, "under": true, "args": true, "run": true, "refuse": true}
 
 func script(path string) {
 	text, err := os.ReadFile(path)

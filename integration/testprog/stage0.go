@@ -79,7 +79,7 @@ func stage0(args []string) error {
 		unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 		line = strconv.AppendInt(line, now.Nano(), 10)
 		line = append(line, ' ')
-		line = strconv.AppendInt(line, usage.Minflt, 10)
+		line = strconv.AppendInt(line, int64(usage.Minflt), 10)
 		line = append(line, '\n')
 		syscall.Write(1, line)
 	}
