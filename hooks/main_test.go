@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -157,8 +158,9 @@ func TestMain(m *testing.M) {
 		// Not os.Exit: with the race detector that takes a second.
 		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(role(args)), 0, 0)
 	}
-	// Orphans of the hooks come to us as they come to PID 1.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+	// Orphans of the hooks come to us as they come to PID 1. What qemu-user does
+	// not know is invalid; the parsers are tested there, nevertheless.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		panic(err)
 	}
 	os.Exit(m.Run())

@@ -336,7 +336,8 @@ func neighbour(t *testing.T, role string, arg any) (pid int) {
 
 // arrive prepares the place that the test binary was started in.
 func arrive(where string) error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+	// What qemu-user does not know is invalid; the parsers are tested there.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	if where == "" {
