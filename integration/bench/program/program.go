@@ -62,7 +62,7 @@ func Run(cmd *exec.Cmd) (u Usage, err error) {
 	u.Wall = time.Since(start)
 	if cmd.ProcessState != nil {
 		rusage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-		u.CPU, u.RSS = cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), rusage.Maxrss<<10
+		u.CPU, u.RSS = cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), int64(rusage.Maxrss)<<10
 	}
 	if err != nil {
 		return u, fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, complaint.String())
