@@ -27,7 +27,7 @@ import (
 //
 //	sh          is run, and must end with 0
 //	console     every line after "$ " is run, and prints the lines below it; … is anything
-//	yaml        is a step file ("run:"), or something of Kubernetes
+//	yaml        is YAML, and a valid step file where it has "run:"
 //	dockerfile  is built, on our image in the place of its base
 //	json        is valid
 //	others      are shown only, and have no commands
@@ -148,14 +148,4 @@ func TestPattern(t *testing.T) {
 	assert.NotRegexp(t, pattern("a\n"), "a\nb\n")
 	assert.NotRegexp(t, pattern(""), "a\n")
 	assert.Regexp(t, pattern(""), "\n")
-}
-
-// checkStep lets cleanimg-init judge a step file.
-func checkStep(t *testing.T, step string) {
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "10-step.yaml"), []byte(step), 0o644))
-	cmd := exec.Command(filepath.Join(binDir, "cleanimg-init"), "--check")
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "CLEANIMG_INIT_HOOKS_DIR=" + dir}
-	out, err := cmd.CombinedOutput()
-	assert.NoError(t, err, "%s", out)
 }
