@@ -37,6 +37,7 @@ var guestFlag = flag.Bool("guest", false, "we are in the guest: run the tests th
 var guestTests = map[string]func(*testing.T){
 	"Clock":       guestClock,
 	"Find":        guestFind,
+	"Jump":        guestJump,
 	"Kill":        guestKill,
 	"OutOfMemory": guestOutOfMemory,
 	"NoRoom":      TestNoRoomForAStep, // the same as on this machine

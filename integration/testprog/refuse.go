@@ -32,7 +32,7 @@ var refusals = map[string]syscall.Errno{"EPERM": unix.EPERM, "ENOSYS": unix.ENOS
 func refuse(args []string) error {
 	end := slices.Index(args, "--")
 	if end < 1 || end == len(args)-1 {
-		return fmt.Errorf("refuse ERROR CALL... -- PROGRAM ARGS...")
+		return fmt.Errorf("%q is not ERROR CALL... -- PROGRAM ARGS", args)
 	}
 	failure, ok := refusals[args[0]]
 	if !ok {
