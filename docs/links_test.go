@@ -52,6 +52,17 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestREADMEShowsEveryPage: what is not linked from there is not found.
+func TestREADMEShowsEveryPage(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	paths, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	for _, path := range paths {
+		assert.Contains(t, string(readme), "(docs/"+path, "README.md has no link to it: add it to the table of docs")
+	}
+}
+
 // anchors are the names that GitHub gives to the headings of a page.
 func (p page) anchors() map[string]bool {
 	names := map[string]bool{}
