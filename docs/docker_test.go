@@ -38,7 +38,7 @@ var (
 // emptyImage the base of everything, so that no registry is asked.
 var (
 	ourImage   = sync.OnceValues(func() (string, error) { return build(binDir, "ours", "FROM scratch\nCOPY . /usr/local/bin/\n") })
-	emptyImage = sync.OnceValues(func() (string, error) { return build(binDir, "empty", "FROM scratch\nCOPY fetch /app/server\n") })
+	emptyImage = sync.OnceValues(func() (string, error) { return build(".", "empty", "FROM scratch\nLABEL empty=yes\n") })
 )
 
 // buildDockerfile builds one, with the files of the page. A piece that copies
