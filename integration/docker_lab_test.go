@@ -120,6 +120,12 @@ func (r *imageRoot) file(name string, mode fs.FileMode, content string) {
 	r.entry(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Size: int64(len(content))}, strings.NewReader(content))
 }
 
+// owned adds a file of uid's.
+func (r *imageRoot) owned(name string, mode fs.FileMode, uid int, content string) {
+	r.t.Helper()
+	r.entry(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(mode), Uid: uid, Gid: uid, Size: int64(len(content))}, strings.NewReader(content))
+}
+
 // hook adds a hook: a step file where the name says so, else a script of
 // testprog's statements, one a line.
 func (r *imageRoot) hook(name, content string) {
