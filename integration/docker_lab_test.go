@@ -4,7 +4,6 @@ package integration
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -94,15 +93,16 @@ func dockerTry(args ...string) (out string, code int) {
 // and mode are written to the archive, not to a folder.
 type imageRoot struct {
 	t    *testing.T
-	buf  bytes.Buffer
+	file *os.File // an image with the Go toolchain is too big for memory
 	tar  *tar.Writer
 	have map[string]bool
 }
 
 func newImageRoot(t *testing.T) *imageRoot {
-	r := &imageRoot{t: t, have: map[string]bool{"/": true}}
-	r.tar = tar.NewWriter(&r.buf)
-	return r
+	file, err := os.CreateTemp(t.TempDir(), "image-*.tar")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = file.Close() })
+	return &imageRoot{t: t, file: file, tar: tar.NewWriter(file), have: map[string]bool{"/": true}}
 }
 
 // newAppRoot holds what the Dockerfile of an application's image adds: the
@@ -249,7 +249,9 @@ func (r *imageRoot) imageNamed(name string, changes ...string) {
 		args = append(args, "--change", c)
 	}
 	cmd := exec.Command("docker", append(args, "-", name)...)
-	cmd.Stdin = &r.buf
+	_, err := r.file.Seek(0, io.SeekStart)
+	require.NoError(r.t, err)
+	cmd.Stdin = r.file
 	out, err := cmd.CombinedOutput()
 	require.NoError(r.t, err, "docker import: %s", out)
 	r.t.Cleanup(func() { dockerTry("rmi", "--force", name) })
