@@ -93,7 +93,7 @@ func dockerTry(args ...string) (out string, code int) {
 // and mode are written to the archive, not to a folder.
 type imageRoot struct {
 	t    *testing.T
-	file *os.File // an image with the Go toolchain is too big for memory
+	out  *os.File // an image with the Go toolchain is too big for memory
 	tar  *tar.Writer
 	have map[string]bool
 }
@@ -102,7 +102,7 @@ func newImageRoot(t *testing.T) *imageRoot {
 	file, err := os.CreateTemp(t.TempDir(), "image-*.tar")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = file.Close() })
-	return &imageRoot{t: t, file: file, tar: tar.NewWriter(file), have: map[string]bool{"/": true}}
+	return &imageRoot{t: t, out: file, tar: tar.NewWriter(file), have: map[string]bool{"/": true}}
 }
 
 // newAppRoot holds what the Dockerfile of an application's image adds: the
@@ -249,9 +249,9 @@ func (r *imageRoot) imageNamed(name string, changes ...string) {
 		args = append(args, "--change", c)
 	}
 	cmd := exec.Command("docker", append(args, "-", name)...)
-	_, err := r.file.Seek(0, io.SeekStart)
+	_, err := r.out.Seek(0, io.SeekStart)
 	require.NoError(r.t, err)
-	cmd.Stdin = r.file
+	cmd.Stdin = r.out
 	out, err := cmd.CombinedOutput()
 	require.NoError(r.t, err, "docker import: %s", out)
 	r.t.Cleanup(func() { dockerTry("rmi", "--force", name) })
