@@ -152,7 +152,8 @@ func moduleDownloads(t *testing.T) string {
 func buildCache(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", t.TempDir()+"/", "./cmd/...")
+	// Minutes of work, beside tests that look at the clock.
+	cmd := exec.Command("nice", "-n", "19", "go", "build", "-trimpath", "-ldflags=-s -w", "-o", t.TempDir()+"/", "./cmd/...")
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "GOCACHE="+dir, "CGO_ENABLED=0", "GOFLAGS=")
 	out, err := cmd.CombinedOutput()
