@@ -50,6 +50,7 @@ func (m *Monitor) First() report.Check {
 func (m *Monitor) Run(ctx context.Context) {
 	tally := tally{Check: m.First(), success: m.Check.Success, failure: m.Check.Failure}
 	run := &try{}
+	defer run.settle()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -111,16 +112,32 @@ var errHangs = errors.New("the last run hangs: it could not be ended")
 // try is a run that may outlive its time.
 type try struct {
 	result chan error // not nil while one has not returned
+	hangs  bool       // and has had time to
+}
+
+// settle waits for a run that has to end the program that it has started.
+func (t *try) settle() {
+	if t.result == nil || t.hangs {
+		return
+	}
+	select {
+	case <-t.result:
+	case <-time.After(endPatience):
+	}
 }
 
 // once runs f, but returns when the timeout is over, and does not run it while
-// the last one has not returned.
+// the last one has not returned. That has as much time again, or a second: to kill
+// a program with all that it has started takes a while.
 func (t *try) once(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	if t.result != nil {
+		limited, cancel := context.WithTimeout(ctx, max(timeout, time.Second))
+		defer cancel()
 		select {
 		case <-t.result:
-			t.result = nil
-		default:
+			t.result, t.hangs = nil, false
+		case <-limited.Done():
+			t.hangs = ctx.Err() == nil
 			return errHangs
 		}
 	}
@@ -135,13 +152,6 @@ func (t *try) once(ctx context.Context, timeout time.Duration, f func(context.Co
 		}
 		return err
 	case <-limited.Done():
-	}
-	if ctx.Err() != nil {
-		select { // nothing of it is to be left
-		case <-result:
-		case <-time.After(endPatience):
-		}
-		return ctx.Err()
 	}
 	t.result = result
 	return fmt.Errorf("no success within %v", timeout)

@@ -146,8 +146,35 @@ func TestMonitorOfWhatHangs(t *testing.T) {
 		m.Run(ctx)
 		assert.EqualValues(t, 2, runs.Load())
 		hangs := "the last run hangs: it could not be ended"
-		assert.Equal(t, []string{"no success within 1s", hangs, hangs, hangs, hangs}, reasons)
+		assert.Equal(t, []string{"no success within 1s", hangs, hangs, hangs, "no success within 1s"}, reasons)
 		time.Sleep(time.Minute) // its goroutine ends too
+	})
+}
+
+// TestMonitorOfWhatEndsSlowly: a run whose program takes a while to be killed
+// counts as one failure, not two.
+func TestMonitorOfWhatEndsSlowly(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var begins []time.Duration
+		var reasons []string
+		start := time.Now()
+		m := &Monitor{
+			Check: Check{Type: "exec", Period: time.Second, Timeout: time.Second, Success: 1, Failure: 3},
+			Try: func(ctx context.Context) error {
+				begins = append(begins, time.Since(start))
+				<-ctx.Done()
+				time.Sleep(200 * time.Millisecond)
+				return ctx.Err()
+			},
+			Changed: func(c report.Check) { reasons = append(reasons, c.Reason) },
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer cancel()
+		m.Run(ctx)
+		assert.Equal(t, seconds(0, 1.2, 2.4), begins)
+		slow := "no success within 1s"
+		assert.Equal(t, []string{slow, slow, slow}, reasons)
 	})
 }
 
