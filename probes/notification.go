@@ -16,7 +16,7 @@ const maxNotification = 4096
 type notification struct {
 	ready, reloading, stopping bool
 	fed, trigger               bool // WATCHDOG=
-	mainPID, store             bool // asked for, and not done
+	store                      bool // FDSTORE=1
 
 	hasStatus bool
 	status    string
@@ -25,6 +25,7 @@ type notification struct {
 	hasInterval bool
 	interval    time.Duration // WATCHDOG_USEC=; 0 is none
 	extend      time.Duration // EXTEND_TIMEOUT_USEC=
+	mainPID     int           // MAINPID=
 }
 
 // parseNotification reads a datagram: lines of KEY=value. What it does not
@@ -70,8 +71,10 @@ func (n *notification) set(key, value string) {
 		if d, ok := parseMicroseconds(value); ok {
 			n.extend = d
 		}
-	case "MAINPID", "MAINPIDFDID":
-		n.mainPID = true
+	case "MAINPID":
+		if pid, err := strconv.Atoi(value); err == nil && pid > 0 {
+			n.mainPID = pid
+		}
 	case "FDSTORE":
 		n.store = n.store || value == "1"
 	}

@@ -120,6 +120,9 @@ func (s *NotifySocket) receive(b, oob []byte, flags int, accept func(unix.Ucred)
 		s.log.Debug("notification dropped: it is malformed", "pid", sender.Pid)
 		return
 	}
+	if n.mainPID == int(sender.Pid) {
+		n.mainPID = 0 // many say it of themselves
+	}
 	service.apply(n)
 }
 

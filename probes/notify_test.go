@@ -46,7 +46,7 @@ func TestParseNotification(t *testing.T) {
 		{"WATCHDOG_USEC=99999999999999999999", notification{}},
 		{"WATCHDOG_USEC=-1", notification{}},
 		{"EXTEND_TIMEOUT_USEC=1000", notification{extend: time.Millisecond}},
-		{"MAINPID=1", notification{mainPID: true}},
+		{"MAINPID=17\nMAINPID=x", notification{mainPID: 17}},
 		{"FDSTORE=1\nFDNAME=x", notification{store: true}},
 		{"BARRIER=1", notification{}},
 	}
@@ -186,8 +186,9 @@ func TestServiceWatchdog(t *testing.T) {
 // notifyListener serves a notify socket that lets this process in, and collects.
 type notifyListener struct {
 	*NotifySocket
-	mu     sync.Mutex
-	states []report.Notify
+	mu      sync.Mutex
+	states  []report.Notify
+	refused []string
 }
 
 func listenNotify(t *testing.T, accept func(unix.Ucred) bool) *notifyListener {
@@ -198,7 +199,11 @@ func listenNotify(t *testing.T, accept func(unix.Ucred) bool) *notifyListener {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.states = append(l.states, n)
-	}, func(s string) string { return s }, func(string) {})
+	}, func(s string) string { return s }, func(what string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.refused = append(l.refused, what)
+	})
 	done := make(chan struct{})
 	go func() { defer close(done); l.Serve(accept, service) }()
 	t.Cleanup(func() { l.Close(); l.Close(); <-done })
@@ -230,6 +235,19 @@ func TestNotifySocketWithGoSystemd(t *testing.T) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	require.NoError(t, err)
 	assert.Equal(t, 30*time.Second, interval, "no WATCHDOG_PID is needed")
+}
+
+// TestNotifyMainPID: that it is itself is nothing new of a command.
+func TestNotifyMainPID(t *testing.T) {
+	t.Parallel()
+	l := listenNotify(t, self)
+	for text, refused := range map[string]int{fmt.Sprintf("READY=1\nMAINPID=%d", os.Getpid()): 0, "MAINPID=1": 1} {
+		closed(t, send(t, l, text, 1), text)
+		l.mu.Lock()
+		assert.Len(t, l.refused, refused, text)
+		l.refused = nil
+		l.mu.Unlock()
+	}
 }
 
 // send sends a datagram with the read ends of pipes, and returns the write

@@ -90,7 +90,7 @@ func (s *Service) apply(n notification) {
 	if s.state != before {
 		s.changed(s.state)
 	}
-	s.refuse(n.mainPID, "MAINPID: the main process stays the command")
+	s.refuse(n.mainPID != 0, "MAINPID: the main process stays the command")
 	s.refuse(n.store, "FDSTORE: descriptors are closed, not kept")
 }
 
