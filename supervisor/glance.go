@@ -71,9 +71,14 @@ func (c *commandSight) glance(s *supervisor) {
 		sight.look()
 		sight.lost()
 	}
+	s.reportBox()
+	c.at = time.Now()
+}
+
+// reportBox enters the container's limits and counters into the report.
+func (s *supervisor) reportBox() {
 	state := s.gauge.report()
 	s.ledger.update(func(r *report.Report) { r.Cgroup = state })
-	c.at = time.Now()
 }
 
 // snapshot is the report as it is now, with a glance at the container.

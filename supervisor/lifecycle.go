@@ -195,7 +195,8 @@ func (s *supervisor) writeReport() {
 	written := make(chan error, 1)
 	go func() {
 		defer unix.Close(fd)
-		written <- hooks.WriteAll(fd, s.snapshot().JSON())
+		s.reportBox() // as it is at the end, not at the last glance
+		written <- hooks.WriteAll(fd, s.ledger.snapshot().JSON())
 	}()
 	select {
 	case err = <-written:

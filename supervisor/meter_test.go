@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -171,4 +172,20 @@ func TestBreadcrumb(t *testing.T) {
 	e := hooks.Event{Step: "20-migrate", Attempt: 1}
 	assert.Equal(t, "running step 20-migrate (2 of 2), try 1, memory limit 256Mi\n", l.breadcrumb(e, 256<<20))
 	assert.Equal(t, "running step 20-migrate (2 of 2), try 1\n", l.breadcrumb(e, 0))
+}
+
+// TestReportOfTheLastMoment: what was killed after the last probe is in the file.
+func TestReportOfTheLastMoment(t *testing.T) {
+	c := newCounters(t)
+	file := filepath.Join(t.TempDir(), "report.json")
+	s := newSupervisor(Config{ReportFile: AbsolutePath(file)}, Options{Stderr: 2})
+	s.gauge.once.Do(func() { s.gauge.box = c.box })
+	require.Zero(t, s.snapshot().Cgroup.OOMKills)
+	c.write("memory.events", "oom_kill 1")
+	s.writeReport()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var r report.Report
+	require.NoError(t, json.Unmarshal(text, &r))
+	assert.EqualValues(t, 1, r.Cgroup.OOMKills)
 }
