@@ -224,7 +224,7 @@ func (c *tended) timedOut() {
 	c.clock, c.timeout = nil, nil
 	c.ended = &report.Failure{
 		Cause: report.TimedOut, Code: ExitTimeout,
-		Reason: fmt.Sprintf("command timed out after %s (%s_COMMAND_TIMEOUT)", spent, Prefix),
+		Reason: fmt.Sprintf("timed out after %s (%s_COMMAND_TIMEOUT)", spent, Prefix),
 	}
 	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration, "after", spent)
 	c.ledger.phase(report.Stopping)
@@ -240,7 +240,7 @@ func (c *tended) killNow() {
 	if c.ended == nil {
 		c.ended = &report.Failure{
 			Cause: report.Failed, Code: 128 + int(unix.SIGKILL),
-			Reason: fmt.Sprintf("command did not end in its part of %s_GRACE_PERIOD=%v, so it was killed", Prefix, c.cfg.GracePeriod),
+			Reason: fmt.Sprintf("did not end in its part of %s_GRACE_PERIOD=%v, so it was killed", Prefix, c.cfg.GracePeriod),
 		}
 	}
 	c.supervisor.holdOut("", commandAlone(c.main.PID()))
