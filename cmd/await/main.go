@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"os/signal"
 	"time"
 
@@ -22,10 +21,7 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
 )
 
-func main() {
-	os.Args = hideSecrets(os.Args)
-	cli.Main(tool())
-}
+func main() { cli.Main(tool()) }
 
 const exitTimeout = 124
 
@@ -33,6 +29,7 @@ const exitTimeout = 124
 type settings struct {
 	flags    *cli.Flags
 	services []string
+	parsed   []await.Service
 	options  await.Options
 	json     bool
 }
@@ -45,7 +42,7 @@ func tool() cli.Tool {
 			"check-deps [options] [--service] HOST:PORT|URL …     the same as await --once",
 		About: about, Notes: notes,
 		Codes: "  126  the command cannot be executed\n  127  the command is not found\n",
-		Flags: s.register, Run: s.run,
+		Flags: s.register, Check: s.complete, Run: s.run,
 	}
 }
 
@@ -65,37 +62,11 @@ func (s *settings) register(f *cli.Flags) {
 	f.BoolVar(&s.json, "json", false, "print the result on stdout, as JSON")
 }
 
-func (s *settings) run(ctx context.Context, p *cli.Process) error {
-	words, command := p.Args, []string(nil)
-	if p.Dash >= 0 {
-		words, command = p.Args[:p.Dash], p.Args[p.Dash:]
-	}
-	if p.Name == "check-deps" {
-		s.options.Once = true
-	}
-	services, err := s.parse(words, p.Environ)
-	if err != nil {
-		return err
-	}
-	if len(command) > 0 {
-		// Before the waiting, which a mistake would make for nothing.
-		if _, err := hooks.Lookup(command[0], p.Environ, nil); err != nil {
-			return commandError(err)
-		}
-	}
-	if err := s.wait(ctx, p, services); err != nil {
-		return err
-	}
-	if len(command) > 0 {
-		return become(ctx, command, p.Environ)
-	}
-	return nil
-}
-
-// parse checks all that was given and reports all that is wrong with it.
-func (s *settings) parse(words, environ []string) (services []await.Service, err error) {
+// complete reports all that is wrong with what was given.
+func (s *settings) complete(p *cli.Process) error {
 	var errs []error
 	o := &s.options
+	o.Once = o.Once || p.Name == "check-deps"
 	if o.MaxInterval <= 0 {
 		errs = append(errs, errors.New("--max-interval 0: accepted is more than that"))
 	}
@@ -105,21 +76,47 @@ func (s *settings) parse(words, environ []string) (services []await.Service, err
 	if o.TryTimeout == 0 {
 		o.TryTimeout = math.MaxInt64
 	}
+	words, _ := split(p)
 	schemes := await.Schemes(new(reaper.Reaper))
 	for _, raw := range append(s.services, words...) {
-		service, err := await.Parse(raw, environ, schemes)
+		service, err := await.Parse(raw, p.Environ, schemes)
 		errs = append(errs, err)
-		services = append(services, service)
+		s.parsed = append(s.parsed, service)
 	}
-	if len(services) == 0 {
+	if len(s.parsed) == 0 {
 		errs = append(errs, errors.New("nothing to wait for: give --service HOST:PORT or a URL, or AWAIT_SERVICE"))
 	}
-	return services, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+// split returns the services among the words, and the command.
+func split(p *cli.Process) (services, command []string) {
+	if p.Dash < 0 {
+		return p.Args, nil
+	}
+	return p.Args[:p.Dash], p.Args[p.Dash:]
+}
+
+func (s *settings) run(ctx context.Context, p *cli.Process) error {
+	_, command := split(p)
+	if len(command) > 0 {
+		// Before the waiting, which a mistake would make for nothing.
+		if _, err := hooks.Lookup(command[0], p.Environ, nil); err != nil {
+			return commandError(err)
+		}
+	}
+	if err := s.wait(ctx, p); err != nil {
+		return err
+	}
+	if len(command) > 0 {
+		return become(ctx, command, p.Environ)
+	}
+	return nil
 }
 
 // wait waits and says what came of it.
-func (s *settings) wait(ctx context.Context, p *cli.Process, services []await.Service) error {
-	o := s.options
+func (s *settings) wait(ctx context.Context, p *cli.Process) error {
+	o, services := s.options, s.parsed
 	o.Log = p.Log
 	closeProgress := func() {}
 	plainLog := s.flags.Lookup("log-format").Value.String() == "text"

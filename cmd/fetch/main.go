@@ -29,6 +29,7 @@ func main() { cli.Main(tool()) }
 // settings are the options as they were given.
 type settings struct {
 	item       download.Item
+	list       []download.File
 	manifest   string
 	headers    []string
 	headerFile string
@@ -56,18 +57,16 @@ download once.`,
 Proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY. Headers and tokens are sent to the
 URL's own host only, never logged, and never sent in clear text without
 --allow-http.`,
-		Flags: s.register,
+		Secret: []string{"header"},
+		Flags:  s.register,
+		Check:  s.complete,
 		Run: func(ctx context.Context, p *cli.Process) error {
-			files, err := s.complete(p)
-			if err != nil {
-				return err
-			}
 			if s.timeout > 0 {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeoutCause(ctx, s.timeout, timeoutError{s.timeout})
 				defer cancel()
 			}
-			return download.Run(ctx, files, s.options)
+			return download.Run(ctx, s.list, s.options)
 		},
 	}
 }
@@ -102,9 +101,8 @@ func (s *settings) register(f *cli.Flags) {
 	f.BoolVar(&s.options.AllowHTTP, "allow-http", false, "send credentials, and follow redirects, without TLS")
 }
 
-// complete returns the files, and fills in the options. All problems are
-// reported at once.
-func (s *settings) complete(p *cli.Process) ([]download.File, error) {
+// complete finds the files, and fills in the options.
+func (s *settings) complete(p *cli.Process) error {
 	header, err := s.header(p)
 	problems := []error{err}
 	if len(p.Args) > 0 {
@@ -113,7 +111,7 @@ func (s *settings) complete(p *cli.Process) ([]download.File, error) {
 	if s.options.Parallel < 1 || s.options.Tries < 1 {
 		problems = append(problems, errors.New("--parallel and --tries: accepted is a whole number from 1"))
 	}
-	files, err := s.files(header)
+	s.list, err = s.files(header)
 	problems = append(problems, err)
 	transport, err := s.transport(p.Environ)
 	problems = append(problems, err)
@@ -121,10 +119,7 @@ func (s *settings) complete(p *cli.Process) ([]download.File, error) {
 	if p.Terminal {
 		s.options.Terminal = p.Stderr
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
-	return files, download.Check(files, s.options)
+	return errors.Join(append(problems, download.Check(s.list, s.options))...)
 }
 
 // files are those of the options or of the manifest.

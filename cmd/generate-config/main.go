@@ -62,6 +62,7 @@ func tool() cli.Tool {
 		Codes:  "  1    --check: something would change\n",
 		Known:  func(variable string) bool { return strings.HasPrefix(variable, config.ValuePrefix) },
 		Flags:  s.register,
+		Check:  s.complete,
 		Run:    s.run,
 	}
 }
@@ -81,12 +82,6 @@ func (s *settings) register(f *cli.Flags) {
 }
 
 func (s *settings) run(ctx context.Context, p *cli.Process) error {
-	if p.Name == "validate-config" {
-		s.validate = true
-	}
-	if err := s.complete(p); err != nil {
-		return err
-	}
 	out, err := config.Render(ctx, s.Options)
 	if err != nil {
 		return err
@@ -114,8 +109,9 @@ func (s *settings) run(ctx context.Context, p *cli.Process) error {
 // complete checks the options, and adds to them what the process knows.
 func (s *settings) complete(p *cli.Process) error {
 	var problems []error
+	s.validate = s.validate || p.Name == "validate-config"
 	if len(p.Args) > 0 {
-		problems = append(problems, fmt.Errorf("unexpected %q: see --help", p.Args[0]))
+		problems = append(problems, fmt.Errorf("unexpected word %q: see --help", p.Args[0]))
 	}
 	if s.check && s.validate {
 		problems = append(problems, errors.New("--check and --validate: take one of them"))

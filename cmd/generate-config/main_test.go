@@ -100,7 +100,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := execute("generate-config", []string{"GENERATE_CONFIG_OUTPUTDIR=x"}, "--mode", "x", "--mode", "a=9", "word", "--check", "--validate")
 	assert.Equal(t, 125, code)
-	for _, want := range []string{`option --mode "x": accepted are GLOB=0640`, `option --mode "a=9"`, `unexpected "word"`, "--check and --validate: take one of them", "unknown variable GENERATE_CONFIG_OUTPUTDIR"} {
+	for _, want := range []string{`option --mode "x": accepted are GLOB=0640`, `option --mode "a=9"`, `unexpected word "word"`, "--check and --validate: take one of them", "unknown variable GENERATE_CONFIG_OUTPUTDIR"} {
 		assert.Contains(t, stderr, want)
 	}
 	code, _, stderr = execute("generate-config", nil)

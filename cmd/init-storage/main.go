@@ -19,6 +19,7 @@ func main() { cli.Main(tool()) }
 
 // settings are the options as they were given.
 type settings struct {
+	flags     *cli.Flags
 	spec      string
 	plan      storage.Plan
 	recursive bool
@@ -42,16 +43,15 @@ Files are made last, when everything else has succeeded.`,
     - {path: /app/data, mode: "2770", gid: 65532, recursive: true}
     files: [/app/data/.ready]`,
 		Flags: s.register,
+		Check: s.complete,
 		Run: func(ctx context.Context, p *cli.Process) error {
-			if err := s.complete(p.Args); err != nil {
-				return err
-			}
 			return storage.Prepare(ctx, s.plan, p.Log)
 		},
 	}
 }
 
 func (s *settings) register(f *cli.Flags) {
+	s.flags = f
 	f.Var((*entries)(&s.plan.Dirs), "dir", "`path[:mode[:uid[:gid]]]` of a directory that must be there; may be repeated")
 	f.Var((*entries)(&s.plan.Files), "file", "`path[:mode[:uid[:gid]]]` of a marker file that must be there; may be repeated")
 	f.StringVar(&s.spec, "spec", "", "`file` with more of both, as YAML")
@@ -62,28 +62,39 @@ func (s *settings) register(f *cli.Flags) {
 }
 
 // complete adds what is not an option of its own.
-func (s *settings) complete(args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("unexpected word %q: directories are given by --dir, files by --file", args[0])
+func (s *settings) complete(p *cli.Process) error {
+	var problems []error
+	if len(p.Args) > 0 {
+		problems = append(problems, fmt.Errorf("unexpected word %q: directories are given by --dir, files by --file", p.Args[0]))
 	}
 	if s.spec != "" {
-		f, err := os.Open(s.spec)
-		if err != nil {
-			return fmt.Errorf("--spec: %w", err)
-		}
-		defer f.Close()
-		if err := s.plan.Load(f); err != nil {
-			return fmt.Errorf("--spec %s: %w", s.spec, err)
-		}
+		problems = append(problems, s.load())
 	}
-	if len(s.plan.Dirs)+len(s.plan.Files) == 0 {
-		return errors.New("nothing to do: give --dir, --file or --spec, or INIT_STORAGE_DIR, INIT_STORAGE_FILE or INIT_STORAGE_SPEC")
+	given := s.flags.Changed("dir") || s.flags.Changed("file") || s.spec != ""
+	if !given {
+		problems = append(problems, errors.New("nothing to do: give --dir, --file or --spec, or INIT_STORAGE_DIR, INIT_STORAGE_FILE or INIT_STORAGE_SPEC"))
 	}
 	if s.plan.MinInodes < 0 {
-		return fmt.Errorf("--min-inodes %d: accepted is a whole number from 0", s.plan.MinInodes)
+		problems = append(problems, fmt.Errorf("--min-inodes %d: accepted is a whole number from 0", s.plan.MinInodes))
 	}
 	for i := range s.plan.Dirs {
 		s.plan.Dirs[i].Recursive = s.plan.Dirs[i].Recursive || s.recursive
+	}
+	return errors.Join(problems...)
+}
+
+// load adds what the file of --spec lists.
+func (s *settings) load() error {
+	f, err := os.Open(s.spec)
+	if err != nil {
+		return fmt.Errorf("--spec: %w", err)
+	}
+	defer f.Close()
+	if err := s.plan.Load(f); err != nil {
+		return fmt.Errorf("--spec %s: %w", s.spec, err)
+	}
+	if len(s.plan.Dirs)+len(s.plan.Files) == 0 {
+		return fmt.Errorf("--spec %s: it lists neither dirs nor files", s.spec)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -21,6 +22,7 @@ func main() { cli.Main(tool()) }
 // settings are the options as they were given.
 type settings struct {
 	options      migration.Options
+	todo         task
 	path         string
 	passwordFile string
 	wait         time.Duration
@@ -58,6 +60,7 @@ Examples:
   migrate --database postgres://app@db/app --password-file /run/secrets/db --wait 2m up
   migrate --database mysql://app@tcp(db:3306)/app --direction up`,
 		Flags: s.register,
+		Check: s.complete,
 		Run:   s.run,
 	}
 }
@@ -87,10 +90,7 @@ type task struct {
 }
 
 func (s *settings) run(ctx context.Context, p *cli.Process) error {
-	t, err := s.task(p.Args)
-	if err := errors.Join(err, s.complete(p)); err != nil {
-		return err
-	}
+	t := s.todo
 	m, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -137,6 +137,9 @@ func (s *settings) complete(p *cli.Process) error {
 	o := &s.options
 	var errs []error
 	note := func(err error) { errs = append(errs, err) }
+	var err error
+	s.todo, err = s.task(p.Args)
+	note(err)
 	if s.path != "" && o.Source != "" {
 		note(errors.New("--source and --path are both set: one is enough"))
 	}
@@ -144,7 +147,6 @@ func (s *settings) complete(p *cli.Process) error {
 		o.Source = s.path
 	}
 	if o.Database == "" {
-		var err error
 		o.Database, _, err = cli.Secret(p.Environ, "DATABASE_URL")
 		note(err)
 	}
@@ -155,12 +157,13 @@ func (s *settings) complete(p *cli.Process) error {
 	if strings.HasPrefix(o.Database, "mysql:") || strings.HasPrefix(o.Database, "mariadb:") {
 		variable = "MYSQL_PWD"
 	}
-	var err error
 	o.DefaultPassword, _, err = cli.Secret(p.Environ, variable)
 	note(err)
 	if s.passwordFile != "" {
 		content, err := os.ReadFile(s.passwordFile)
-		note(err)
+		if err != nil {
+			note(fmt.Errorf("--password-file: %w", err))
+		}
 		o.Password = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	}
 	p.Redact.Add([]string{"DATABASE_URL=" + o.Database, "MIGRATE_PASSWORD=" + o.Password, "PGPASSWORD=" + o.DefaultPassword})

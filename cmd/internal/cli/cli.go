@@ -36,11 +36,18 @@ type Tool struct {
 	Codes  string // lines of the help about exit codes that only it has: "  1    different"
 	// SingleDash reads -word as --word.
 	SingleDash bool
+	// Secret names options whose values the list of processes must not show.
+	// It never shows passwords of URLs and what follows password= and the like.
+	Secret []string
 	// Flags registers the options. It is called once for each run.
 	Flags func(*Flags)
 	// Known tells of a variable with the prefix that is no option whether it
 	// means something all the same. Nil: none does.
 	Known func(variable string) bool
+	// Check looks at the settings as a whole, and may complete them. It is called
+	// when single values are bad too, so that all problems are reported at once.
+	// It must not change anything outside. Nil: there is nothing to check.
+	Check func(*Process) error
 	// Run does the work. Its context ends with a stop signal. An error is
 	// printed; see [Exit] for the exit code.
 	Run func(context.Context, *Process) error
@@ -64,7 +71,7 @@ type Process struct {
 
 // Main runs the tool and ends the process with its exit code.
 func Main(t Tool) {
-	os.Exit(t.Execute(os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(t.Execute(hideSecrets(os.Args, t.Secret...), os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
 // Execute runs the tool and returns its exit code. It takes over INT, TERM, HUP
@@ -80,20 +87,33 @@ func (t Tool) Execute(argv, environ []string, stdin *os.File, stdout, stderr io.
 		p.Terminal = err == nil
 	}
 	f := newFlags(t)
-	warnings, err := f.parse(t, argv, environ, p)
+	words := f.words(t, argv, p)
+	var err error
 	switch {
 	case f.help:
 		err = f.printHelp(stdout, t)
 	case f.version:
 		_, err = io.WriteString(stdout, t.Name+" "+version.Describe()+"\n")
-	case err == nil:
-		p.Log = newLogger(stderr, p.Redact, f.format, slog.Level(f.level))
-		for _, text := range warnings {
-			p.Log.Warn(text)
+	default:
+		if err = t.settings(f, p, words); err == nil {
+			err = t.run(p)
 		}
-		err = t.run(p)
 	}
 	return t.fail(p, f, err)
+}
+
+// settings reads the variables too, warns of the unknown ones, and returns all
+// problems at once. The words' are known already.
+func (t Tool) settings(f *Flags, p *Process, words parsed) error {
+	environ, problems := f.variables(t, p, words)
+	p.Log = newLogger(p.Stderr, p.Redact, f.format, slog.Level(f.level))
+	for _, text := range f.unknown(t, environ) {
+		p.Log.Warn(text)
+	}
+	if t.Check != nil && words.whole {
+		problems = append(problems, t.Check(p))
+	}
+	return errors.Join(problems...)
 }
 
 // run calls Run. What was interrupted is not done, whatever Run says of it.

@@ -143,14 +143,50 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	assert.Contains(t, stderr, "ask: unknown flag: --never: see --help")
 }
 
+// One run tells all that has to be corrected, and what may be the reason.
+func TestChecksAreReportedWithBadValues(t *testing.T) {
+	t.Parallel()
+	var s settings
+	check := tool(&s, func(context.Context, *Process) error { t.Error("nothing is run"); return nil })
+	check.Check = func(p *Process) error {
+		p.Log.Debug("there is a log")
+		return errors.Join(errors.New("no service"), fmt.Errorf("%d words", len(p.Args)))
+	}
+	code, _, stderr := execute(check, []string{"ASK_SERVICES=a"}, "--timeout=soon", "x")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "unknown variable ASK_SERVICES")
+	assert.Contains(t, stderr, `option --timeout "soon"`)
+	assert.Contains(t, stderr, "ask: no service\nask: 1 words\n")
+
+	code, _, stderr = execute(check, nil, "--never", "x")
+	assert.Equal(t, 125, code)
+	assert.NotContains(t, stderr, "words", "what could not be read is not judged")
+
+	check.Check = func(*Process) error { return nil }
+	check.Run = func(context.Context, *Process) error { s.once = true; return nil }
+	code, _, stderr = execute(check, nil)
+	assert.Equal(t, 0, code, stderr)
+	assert.True(t, s.once)
+}
+
+func TestNegativeValues(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"-timeout", "-3"}, {"--timeout", "-3"}, {"-timeout=-3"}} {
+		_, _, stderr := execute(tool(&settings{}, nil), nil, args...)
+		assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		assert.Contains(t, stderr, `option --timeout "-3": accepted are durations`)
+	}
+}
+
 func TestUnknownVariablesAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	code, _, stderr := execute(tool(&settings{}, func(context.Context, *Process) error { return nil }), []string{
-		"ASK_SERVICES=a", "ASK_VALUE=1", "ASK_PORT=tcp://10.0.0.1:80", "ASK_SERVICE_HOST=10.0.0.1", "ASK_PORT_80_TCP=x", "OTHER=1",
+		"ASK_SERVICES=a", "ASK_PORTS=1", "ASK_VALUE=1", "ASK_PORT=tcp://10.0.0.1:80", "ASK_SERVICE_HOST=10.0.0.1", "ASK_PORT_80_TCP=x", "OTHER=1",
 	})
 	assert.Equal(t, 0, code)
-	assert.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+	assert.Equal(t, 2, strings.Count(stderr, "\n"), stderr)
 	assert.Contains(t, stderr, "unknown variable ASK_SERVICES")
+	assert.Contains(t, stderr, "unknown variable ASK_PORTS")
 }
 
 func TestExitCodes(t *testing.T) {

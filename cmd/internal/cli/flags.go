@@ -53,39 +53,48 @@ func newFlags(t Tool) *Flags {
 	return f
 }
 
-// parse reads the command line and the variables into the flags, and the other
-// words into p. It returns warnings, and all problems at once.
-func (f *Flags) parse(t Tool, args, environ []string, p *Process) (warnings []string, err error) {
+// parsed is what became of a command line.
+type parsed struct {
+	given    map[string]bool // the options
+	problems []error
+	whole    bool // read to the end
+}
+
+// words reads the command line into the flags, and the words that are no
+// options into p.
+func (f *Flags) words(t Tool, args []string, p *Process) parsed {
 	if t.SingleDash {
 		args = f.doubleDashes(args)
 	}
-	var problems []error
-	given := map[string]bool{}
-	err = f.ParseAll(args, func(flag *pflag.Flag, value string) error {
-		given[flag.Name] = true
+	out := parsed{given: map[string]bool{}}
+	err := f.ParseAll(args, func(flag *pflag.Flag, value string) error {
+		out.given[flag.Name] = true
 		if err := f.Set(flag.Name, value); err != nil {
-			problems = append(problems, fmt.Errorf("option --%s %q: %w", flag.Name, value, accepted(flag, err)))
+			out.problems = append(out.problems, fmt.Errorf("option --%s %q: %w", flag.Name, value, accepted(flag, value, err)))
+			flag.Changed = true // it was given, though wrongly
 		}
 		return nil
 	})
 	if err != nil {
-		problems = append(problems, fmt.Errorf("%w: see --help", err))
+		out.problems = append(out.problems, fmt.Errorf("%w: see --help", err))
 	}
-	if f.help || f.version {
-		return nil, nil
-	}
+	out.whole = err == nil
 	p.Args, p.Dash = f.Args(), f.ArgsLenAtDash()
-	environ, err = hooks.EnvFiles(environ, f.withFiles(t))
-	if err != nil {
-		problems = append(problems, err)
-	}
+	return out
+}
+
+// variables sets the options that were not given from their variables. It
+// returns the environment with what _FILE variables name, and all problems.
+func (f *Flags) variables(t Tool, p *Process, words parsed) (environ []string, problems []error) {
+	environ, err := hooks.EnvFiles(p.Environ, f.withFiles(t))
+	problems = append(words.problems, err)
 	p.Redact.Add(environ)
 	f.VisitAll(func(flag *pflag.Flag) {
-		if !given[flag.Name] {
+		if !words.given[flag.Name] {
 			problems = append(problems, f.fromVariable(flag, t.variable(flag.Name), environ)...)
 		}
 	})
-	return f.unknown(t, environ), errors.Join(problems...)
+	return environ, problems
 }
 
 // variable is the name of an option's variable.
@@ -117,7 +126,8 @@ func (f *Flags) fromVariable(flag *pflag.Flag, variable string, environ []string
 	}
 	for _, value := range values {
 		if err := f.Set(flag.Name, value); err != nil {
-			problems = append(problems, fmt.Errorf("%s=%q: %w", variable, value, accepted(flag, err)))
+			problems = append(problems, fmt.Errorf("%s=%q: %w", variable, value, accepted(flag, value, err)))
+			flag.Changed = true
 		}
 	}
 	return problems
@@ -130,7 +140,7 @@ func (f *Flags) unknown(t Tool, environ []string) (warnings []string) {
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
 		rest, ok := strings.CutPrefix(name, t.Prefix+"_")
-		if !ok || strings.HasPrefix(rest, "PORT") || strings.HasPrefix(rest, "SERVICE_") || t.Known != nil && t.Known(name) {
+		if !ok || rest == "PORT" || strings.HasPrefix(rest, "PORT_") || strings.HasPrefix(rest, "SERVICE_") || t.Known != nil && t.Known(name) {
 			continue
 		}
 		option := strings.ToLower(strings.ReplaceAll(rest, "_", "-"))
@@ -142,10 +152,18 @@ func (f *Flags) unknown(t Tool, environ []string) (warnings []string) {
 }
 
 // doubleDashes spells -word as --word, where there is such an option. A negative
-// number is a word like others, and so is what follows it.
+// number is an option's value, or a word like others, and so is what follows it.
 func (f *Flags) doubleDashes(args []string) (out []string) {
+	valued := false // the word before wants a value
 	for i, word := range args {
-		name, _, _ := strings.Cut(strings.TrimPrefix(word, "-"), "=")
+		if valued {
+			out, valued = append(out, word), false
+			continue
+		}
+		name, _, assigned := strings.Cut(strings.TrimLeft(word, "-"), "=")
+		if flag := f.Lookup(name); flag != nil && strings.HasPrefix(word, "-") {
+			valued = !assigned && flag.NoOptDefVal == ""
+		}
 		_, notNumber := strconv.Atoi(word)
 		switch {
 		case word == "--":
@@ -162,7 +180,7 @@ func (f *Flags) doubleDashes(args []string) (out []string) {
 
 // accepted says what an option takes, in the place of what the parser of the
 // value says to programmers.
-func accepted(flag *pflag.Flag, err error) error {
+func accepted(flag *pflag.Flag, value string, err error) error {
 	switch flag.Value.Type() {
 	case "bool":
 		return errors.New("accepted are true and false")
@@ -175,7 +193,10 @@ func accepted(flag *pflag.Flag, err error) error {
 	}
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
-		return invalid.Unwrap()
+		err = invalid.Unwrap()
+	}
+	if rest, ok := strings.CutPrefix(err.Error(), strconv.Quote(value)+": "); ok {
+		return errors.New(rest) // the value has been said
 	}
 	return err
 }
