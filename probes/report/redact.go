@@ -347,6 +347,9 @@ func assignments(spans []span, s string) []span {
 		for blank && from < len(s) && isBlank(s[from]) {
 			from++ // "password = x"; but "password= host=x" has an empty one
 		}
+		if from < len(s) && s[from] == '/' && hasSuffix(fold(key), pathSuffixes[:]) {
+			continue // it says where the secret is, which an error has to show
+		}
 		if n := valueLen(s[from:], before); n > 0 {
 			spans = append(spans, span{from, from + n})
 			i = from + n - 1

@@ -82,6 +82,8 @@ func TestRedactText(t *testing.T) {
 		{"semicolons", "Server=db;Password=p;Database=x", "Server=db;Password=***;Database=x"},
 		{"token", "GET /?access_token=p&x=1", "GET /?access_token=***&x=1"},
 		{"option", "--db-password=p --verbose", "--db-password=*** --verbose"},
+		{"where it is", "redis://h/1#password-file=/run/pw&x=1, DB_PASSWORD_FILE=/run/db&password=p", "redis://h/1#password-file=/run/pw&x=1, DB_PASSWORD_FILE=/run/db&password=***"},
+		{"no path", "?password_file=hunter22", "?password_file=***"},
 		{"other keys", "foreign_key=id pwned=1", "foreign_key=id pwned=1"},
 	}
 	for _, tt := range tests {
