@@ -86,7 +86,7 @@ func (t *target) kafkaLogin() (sasl.Mechanism, error) {
 		return nil, nil
 	}
 	if !login.given {
-		return nil, errors.New("there is a user but no password: it can be in the URL, #password-file=, or KAFKA_PASSWORD")
+		return nil, errors.New("there is a user but no password: it can be in the URL, #password-file, or KAFKA_PASSWORD")
 	}
 	switch name {
 	case "", "plain":

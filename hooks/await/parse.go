@@ -234,7 +234,7 @@ func badURL(err error, fragment string) error {
 		return errors.New("not a valid URL: a % is not followed by two hex digits; a % itself is written %25")
 	}
 	return errors.New("not a valid URL: outside of host and path, special characters (in a password: : / ? # [ ] @ % and blanks) are written %XX; " +
-		"or give the password with #password-file=")
+		"or give the password with #password-file")
 }
 
 func list(schemes []Scheme) string { return strings.Join(Names(schemes), ", ") }

@@ -99,7 +99,7 @@ func redisError(err error) error {
 	word, _, _ := strings.Cut(text, " ")
 	switch {
 	case word == "NOAUTH":
-		return Denied(fmt.Errorf("%s (the URL, #password-file=, REDIS_PASSWORD or REDISCLI_AUTH may have the password)", text))
+		return Denied(fmt.Errorf("%s (the URL, #password-file, REDIS_PASSWORD or REDISCLI_AUTH may have the password)", text))
 	case word == "WRONGPASS", word == "NOPERM",
 		strings.HasPrefix(text, "ERR invalid password"), strings.Contains(text, "without any password configured"):
 		return Denied(answer)

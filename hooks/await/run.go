@@ -188,7 +188,8 @@ func (r *run) tried(i int, state State, err error, next time.Duration) {
 		}
 	case Failed:
 		r.Log.Error("service cannot become ready", "service", res.Service, "err", res.LastError)
-		if !r.Any || r.countLocked(Failed) == len(r.results) {
+		// Once is a report of all, and soon over.
+		if !r.Once && (!r.Any || r.countLocked(Failed) == len(r.results)) {
 			r.settle()
 		}
 	default:

@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 var (
@@ -125,6 +127,21 @@ func TestRunEndsAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who asks once wants to know of all, whatever becomes of one.
+func TestOnceAsksAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(ctx context.Context) error {
+			_ = hooks.Pause(ctx, time.Second)
+			return nil
+		}
+		rep := Run(t.Context(), []Service{NewService("denied", always(Denied(errBusy))), NewService("slow", slow)}, Options{Once: true})
+		require.ErrorIs(t, rep.Err(), ErrPermanent)
+		assert.Equal(t, Failed, rep.Services[0].State)
+		assert.Equal(t, Ready, rep.Services[1].State)
+	})
 }
 
 func TestRunAny(t *testing.T) {
