@@ -80,7 +80,8 @@ func Check(files []File, o Options) error {
 
 // Run fetches the files and blocks until all are in place, one could not be
 // had, or ctx ends. The others are finished all the same; what is there of a
-// file that was cut short is kept beside its output, for the next run.
+// file that was cut short is kept beside its output, for the next run, when its
+// sum is known.
 func Run(ctx context.Context, files []File, o Options) error {
 	if err := Check(files, o); err != nil {
 		return err

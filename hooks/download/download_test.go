@@ -218,6 +218,8 @@ func TestWhatCannotBeFetched(t *testing.T) {
 		},
 		{name: "encoded all the same", tricks: tricks(answer(200, "Content-Encoding", "gzip")), want: []string{`encoded ("gzip")`}, gets: 1},
 		{name: "always cut", o: Options{Tries: 3}, file: File{Sum: sumOf(data)}, tricks: tricks(cut(10), cut(0), cut(0), cut(0)), want: []string{"given up after 3 tries", "10 of 100000"}, gets: 3, kept: true},
+		{name: "always cut, without a sum", o: Options{Tries: 2}, tricks: tricks(cut(10), cut(0), cut(0)), want: []string{"given up after 2 tries"}, gets: 2},
+		{name: "no archive", file: File{Unpack: true}, want: []string{"it is no archive that we know"}, gets: 1},
 		{name: "redirected round", tricks: tricks(many(12, answer(302, "Location", "/again"))...), want: []string{"more than 10 redirects"}, gets: 11},
 		{name: "redirected to a file", tricks: tricks(answer(302, "Location", "file:///etc/passwd")), want: []string{"redirected to file:///etc/passwd"}, gets: 1},
 		{

@@ -116,15 +116,16 @@ func (x *fetch) run(ctx context.Context) error {
 	case done || errors.Is(err, errUnchanged):
 		x.o.Log.Info("nothing to do: the right content is in place", "output", x.Output)
 		return os.Remove(part.Name())
-	case err != nil:
-		if part.size == 0 {
-			_ = os.Remove(part.Name())
-		}
-		return err
-	case x.Unpack:
-		return x.unpack(ctx, part)
+	case err == nil && x.Unpack:
+		err = x.unpack(ctx, part)
+	case err == nil:
+		err = x.publish(part)
 	}
-	return x.publish(part)
+	// Without a sum no later run can tell that it is of the same file.
+	if err != nil && (part.size == 0 || x.Sum.Hex == "") {
+		_ = os.Remove(part.Name())
+	}
+	return err
 }
 
 // workDir is where the file grows: on the file system of the output.
