@@ -231,11 +231,11 @@ func (r *run) apply(ctx context.Context, st state, p plan) error {
 	}
 	for i, s := range p.steps {
 		if ctx.Err() != nil {
-			return r.remaining(p, i, ctx.Err())
+			return r.remaining(ctx, p, i, ctx.Err())
 		}
 		began := time.Now()
 		if err := r.step(ctx, s, began); err != nil {
-			return r.remaining(p, i, err)
+			return r.remaining(ctx, p, i, err)
 		}
 		r.result.To = s.target
 		r.result.Files = append(r.result.Files, s.file.name)
@@ -245,19 +245,32 @@ func (r *run) apply(ctx context.Context, st state, p plan) error {
 		}
 		r.options.Log.Info("migration done", attrs...)
 		if err := r.database.reset(ctx); err != nil {
-			return r.remaining(p, i+1, fmt.Errorf("reset the session: %w", err))
+			return r.remaining(ctx, p, i+1, fmt.Errorf("reset the session: %w", err))
 		}
 	}
 	return nil
 }
 
 // remaining adds to an error where it leaves the database.
-func (r *run) remaining(p plan, done int, err error) error {
+func (r *run) remaining(ctx context.Context, p plan, done int, err error) error {
 	var yield errYield
 	if errors.As(err, &yield) || errors.Is(err, errMoved) {
 		return err
 	}
-	return fmt.Errorf("%w; %d of %d migrations done, the database is at version %d", err, done, len(p.steps), r.result.To)
+	return fmt.Errorf("%w; %d of %d migrations done, the database is %s", err, done, len(p.steps), r.place(ctx, p, done))
+}
+
+// place says at which version the database is. Only a migration that is not one
+// transaction can have left it dirty.
+func (r *run) place(ctx context.Context, p plan, done int) string {
+	if done < len(p.steps) && !p.steps[done].whole() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), bookkeepingTime)
+		defer cancel()
+		if st, err := r.store.read(ctx); err == nil && st.dirty {
+			return fmt.Sprintf("dirty at version %d, from where resume goes on", st.version)
+		}
+	}
+	return fmt.Sprintf("at version %d", r.result.To)
 }
 
 // force writes a version by hand.
