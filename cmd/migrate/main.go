@@ -150,7 +150,7 @@ func (s *settings) complete(p *cli.Process) error {
 		o.Database, _, err = cli.Secret(p.Environ, "DATABASE_URL")
 		note(err)
 	}
-	if o.Database == "" {
+	if o.Database == "" && err == nil {
 		note(errors.New("no database: give --database, MIGRATE_DATABASE or DATABASE_URL, as postgres://user@host:5432/name"))
 	}
 	variable := "PGPASSWORD"
