@@ -46,7 +46,7 @@ func explainPath(parent int, path string, err error) error {
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	d := &target{path: "the directory of " + path, fd: parent}
+	d := &target{path: "the directory of " + path, missing: path, fd: parent}
 	if statErr := d.stat(); statErr != nil {
 		return err
 	}
@@ -63,8 +63,12 @@ func (d *target) help(err error, mount mount) string {
 	case errors.As(err, &owner) && errors.Is(err, unix.EPERM):
 		return "a file can be given to a group that we are in; in the pod:\n" + head + fmt.Sprintf("  fsGroup: %d", owner.gid)
 	case errors.Is(err, unix.EROFS) && mount.root:
+		at := d.path
+		if d.missing != "" {
+			at = d.missing
+		}
 		return "the root file system is read-only, as it should be: mount a volume there\n" +
-			"volumeMounts:\n- {name: data, mountPath: " + d.path + "}"
+			"volumeMounts:\n- {name: data, mountPath: " + at + "}"
 	case errors.Is(err, unix.EROFS):
 		return "the volume is mounted read-only: remove readOnly from the volume and its mount\n" +
 			"volumeMounts:\n- {mountPath: " + mount.point + ", readOnly: false}"

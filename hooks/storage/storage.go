@@ -144,9 +144,10 @@ func (d *target) matches(e Entry) bool {
 
 // A target is a directory or a file that is open, with what is known of it.
 type target struct {
-	path string
-	fd   int // O_PATH: nobody can put another one in its place meanwhile
-	st   unix.Stat_t
+	path    string
+	missing string // what can't be made in it, for an explanation; empty: it is itself meant
+	fd      int    // O_PATH: nobody can put another one in its place meanwhile
+	st      unix.Stat_t
 }
 
 func (d *target) close() { _ = unix.Close(d.fd) }
