@@ -87,7 +87,7 @@ func (e *exampleImages) buildIn(dir, example string, args ...string) string {
 }
 
 // webApp builds the last stage of the Go service's Dockerfile on a binary that
-// was built here. TestDockerImage builds all of it.
+// was built here: the stage before it wants a Go installation in an image.
 func (e *exampleImages) webApp() string {
 	e.t.Helper()
 	data, err := os.ReadFile("../examples/docker/go/Dockerfile")
