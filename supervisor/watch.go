@@ -143,10 +143,10 @@ func (s *supervisor) logCheck(before, now report.Check) {
 	}
 }
 
-// fold enters something that can make the command up.
+// fold enters something that can make the command up, unless it is to end by now.
 func (s *supervisor) fold(w *watch, f func(*report.Report)) {
 	up := false
-	s.ledger.update(func(r *report.Report) { f(r); up = r.Up() })
+	s.ledger.update(func(r *report.Report) { f(r); up = r.Phase == report.Running && r.Up() })
 	if up {
 		w.isUp.Do(func() {
 			close(w.up)

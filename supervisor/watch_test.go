@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package supervisor
+
+import (
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
+)
+
+// TestUpInTimeOnly: a service manager above us that heard of the end is not told
+// that the command is ready.
+func TestUpInTimeOnly(t *testing.T) {
+	for phase, want := range map[report.Phase]string{report.Running: "READY=1", report.Draining: "done", report.Stopping: "done"} {
+		t.Run(string(phase), func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "s")
+			above, err := net.ListenPacket("unixgram", socket)
+			require.NoError(t, err)
+			defer above.Close()
+			s := newSupervisor(Config{}, Options{Stderr: 2})
+			w := &watch{up: make(chan struct{}), upstream: socket}
+			s.ledger.update(func(r *report.Report) { r.Phase, r.Started, r.Notify = phase, true, &report.Notify{} })
+			s.notified(w, report.Notify{Ready: true})
+			w.tell("done")
+			buf := make([]byte, 64)
+			n, _, err := above.ReadFrom(buf)
+			require.NoError(t, err)
+			assert.Equal(t, want, string(buf[:n]))
+		})
+	}
+}
