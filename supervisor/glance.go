@@ -90,11 +90,11 @@ func (s *supervisor) snapshot() *report.Report {
 // report is the box as the report shows it.
 func (w *gauge) report() *report.Cgroup {
 	box := w.open()
-	limits, together := box.Limits(), box.KillsTogether()
+	limits, memory, pids := box.Usage()
 	r := &report.Cgroup{
 		Version: box.Version(), CPULimit: limits.CPU, MemoryLimitBytes: limits.Memory, PidsLimit: limits.Pids,
-		MemoryBytes: max(0, box.MemoryUsage().Used), MemoryPeakBytes: box.MemoryPeak(), Pids: max(0, box.PidsUsage().Used),
-		OOMKills: box.OOMKills(), PidsRefused: box.PidsTrips(), OOMGroup: together,
+		MemoryBytes: max(0, memory.Used), MemoryPeakBytes: box.MemoryPeak(), Pids: max(0, pids.Used),
+		OOMKills: box.OOMKills(), PidsRefused: box.PidsTrips(), OOMGroup: box.KillsTogether(),
 		ThrottledSeconds: max(0, box.ThrottledTime()).Seconds(),
 	}
 	for _, resource := range [...]string{"cpu", "memory", "io"} {

@@ -249,11 +249,12 @@ func (m *meter) Usage() string {
 // inUse says what is in use of the limits, if there are any.
 func inUse(box *cgroup.Box) string {
 	var all []string
-	if u := box.MemoryUsage(); u.Limit > 0 && u.Used >= 0 {
-		all = append(all, "memory "+usageOfMemory(u))
+	_, memory, pids := box.Usage()
+	if memory.Limit > 0 && memory.Used >= 0 {
+		all = append(all, "memory "+usageOfMemory(memory))
 	}
-	if u := box.PidsUsage(); u.Reaches(manyPids) {
-		all = append(all, usageOfPids(u))
+	if pids.Reaches(manyPids) {
+		all = append(all, usageOfPids(pids))
 	}
 	return strings.Join(all, ", ")
 }

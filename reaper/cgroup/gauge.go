@@ -54,8 +54,7 @@ func openFile(name string) int {
 	return fd
 }
 
-// Read reads the limits as they are now, and what is used: as [Box.Limits],
-// [Box.MemoryUsage] and [Box.PidsUsage] say it.
+// Read reads what [Box.Usage] says, as it is now.
 func (g *Gauge) Read() (l Limits, memory, pids Usage) {
 	for _, d := range g.cpu {
 		if quota, period := d.quota(g.buf[:]); quota > 0 {

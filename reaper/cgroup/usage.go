@@ -22,22 +22,14 @@ func (u Usage) Reaches(part float64) bool {
 	return u.Limit > 0 && u.Used >= 0 && float64(u.Used) >= part*float64(u.Limit)
 }
 
-// MemoryUsage is the memory that cannot be had back at once: without the file
-// cache that has not been used lately. Of our group and those above it, as far
-// as they can be seen, it is the one in which the least is left.
-func (b *Box) MemoryUsage() Usage {
+// Usage reads the limits, and what is used where the least is left: of our group
+// and those above it, as far as they can be seen. Memory is that which cannot be
+// had back at once, without the file cache that has not been used lately; pids
+// are processes and threads.
+func (b *Box) Usage() (l Limits, memory, pids Usage) {
 	g := b.Gauge()
 	defer g.Close()
-	_, memory, _ := g.Read()
-	return memory
-}
-
-// PidsUsage is the number of processes and threads, where the least is left.
-func (b *Box) PidsUsage() Usage {
-	g := b.Gauge()
-	defer g.Close()
-	_, _, pids := g.Read()
-	return pids
+	return g.Read()
 }
 
 func fuller(a, b Usage) Usage {
@@ -189,8 +181,8 @@ func (b *Box) Version() string {
 // processes and threads)". It is empty where none is known to be.
 func (b *Box) WhyNoProcess() string {
 	const nearly = 0.9 // something may have ended meanwhile
-	if u := b.PidsUsage(); u.Reaches(nearly) {
-		return fmt.Sprintf("pids limit %d reached (%d processes and threads)", u.Limit, u.Used)
+	if _, _, pids := b.Usage(); pids.Reaches(nearly) {
+		return fmt.Sprintf("pids limit %d reached (%d processes and threads)", pids.Limit, pids.Used)
 	}
 	buf := make([]byte, 64)
 	if most, ok := readNumber("/proc/sys/kernel/pid_max", buf); ok {

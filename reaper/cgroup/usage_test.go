@@ -11,6 +11,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func memoryUsage(b *Box) Usage { _, memory, _ := b.Usage(); return memory }
+
+func pidsUsage(b *Box) Usage { _, _, pids := b.Usage(); return pids }
+
 func TestUsageV2(t *testing.T) {
 	b, dir := v2(t, map[string]string{
 		"memory.max": "67108864\n", "memory.current": "62914560\n", "memory.peak": "64000000\n", "memory.oom.group": "1\n",
@@ -18,11 +22,11 @@ func TestUsageV2(t *testing.T) {
 		"memory.events": "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
 		"pids.max":      "100\n", "pids.current": "80\n", "pids.events": "max 7\n",
 	})
-	assert.Equal(t, Usage{Used: 60000000, Limit: 67108864}, b.MemoryUsage(), "without what can be had back")
+	assert.Equal(t, Usage{Used: 60000000, Limit: 67108864}, memoryUsage(b), "without what can be had back")
 	assert.Equal(t, int64(64000000), b.MemoryPeak())
-	assert.Equal(t, Usage{Used: 80, Limit: 100}, b.PidsUsage())
-	assert.True(t, b.PidsUsage().Reaches(0.8))
-	assert.False(t, b.PidsUsage().Reaches(0.81))
+	assert.Equal(t, Usage{Used: 80, Limit: 100}, pidsUsage(b))
+	assert.True(t, pidsUsage(b).Reaches(0.8))
+	assert.False(t, pidsUsage(b).Reaches(0.81))
 	assert.Equal(t, int64(1), b.OOMKills())
 	assert.Equal(t, int64(7), b.PidsTrips())
 	assert.True(t, b.KillsTogether())
@@ -62,9 +66,9 @@ func TestUsageV1(t *testing.T) {
 		},
 	}.build(t).Find()
 	require.NotNil(t, b)
-	assert.Equal(t, Usage{Used: 3000000}, b.MemoryUsage())
-	assert.False(t, b.MemoryUsage().Reaches(0))
-	assert.Equal(t, Usage{Used: 3}, b.PidsUsage())
+	assert.Equal(t, Usage{Used: 3000000}, memoryUsage(b))
+	assert.False(t, memoryUsage(b).Reaches(0))
+	assert.Equal(t, Usage{Used: 3}, pidsUsage(b))
 	assert.Equal(t, int64(6000000), b.MemoryPeak())
 	assert.Equal(t, int64(-1), b.OOMKills(), "a kernel before 4.13 does not count")
 	kills, trips := b.Marks().Since(b.Unused())
@@ -85,8 +89,8 @@ func TestUsageByLevel(t *testing.T) {
 		},
 	}.build(t).Find()
 	require.NotNil(t, b)
-	assert.Equal(t, Usage{Used: 49, Limit: 50}, b.PidsUsage())
-	assert.Equal(t, Usage{Used: 900, Limit: 1000}, b.MemoryUsage())
+	assert.Equal(t, Usage{Used: 49, Limit: 50}, pidsUsage(b))
+	assert.Equal(t, Usage{Used: 900, Limit: 1000}, memoryUsage(b))
 	_, trips := b.Marks().Since(Marks{pids: []int64{0, 1, 0}})
 	assert.Equal(t, int64(3), trips, "where most were counted")
 	_, trips = b.Marks().Since(b.Unused())
@@ -96,8 +100,8 @@ func TestUsageByLevel(t *testing.T) {
 
 func TestUsageOfNothing(t *testing.T) {
 	var b *Box
-	assert.Zero(t, b.MemoryUsage())
-	assert.Zero(t, b.PidsUsage())
+	assert.Zero(t, memoryUsage(b))
+	assert.Zero(t, pidsUsage(b))
 	assert.Zero(t, b.MemoryPeak())
 	assert.Equal(t, int64(-1), b.OOMKills())
 	assert.Equal(t, int64(-1), b.PidsTrips())
