@@ -19,10 +19,9 @@ import (
 //	/status                             the report
 //	/                                   a page that shows it to people
 //
-// What is not 200 is 503, 410 for a watchdog that was missed, or after a
-// failure the status of its cause. The
-// bodies are small JSON without output, arguments or environment: the port is
-// open to the whole cluster.
+// What is not 200 is 503, 410 for a watchdog that was missed, or after a failure
+// the status of its cause. The bodies are small JSON without output, arguments
+// or environment: the port is open to the whole cluster.
 func Endpoints(snapshot func() *report.Report) Handler {
 	return func(path string) Response {
 		var answer func(*report.Report) Response

@@ -59,10 +59,10 @@ func Descendants() ([]Proc, error) {
 	return slices.DeleteFunc(ours, func(p Proc) bool { return p.ended }), nil
 }
 
-// snapshot reads every process from /proc, which has been checked, by pid. Where seen is not nil it is
-// told of each as soon as it has been read, with those that were read before.
-// Moved says that some have gone while it went on: what they forked can be
-// missing.
+// snapshot reads every process from /proc, which has been checked, by pid. Where
+// seen is not nil it is told of each as soon as it has been read, with those that
+// were read before. Moved says that some have gone while it went on: what they
+// forked can be missing.
 func snapshot(seen func(procs map[int]Proc, p Proc)) (procs map[int]Proc, moved bool, err error) {
 	dir, err := openRetry(unix.AT_FDCWD, "/proc", unix.O_DIRECTORY)
 	if err != nil {
