@@ -116,6 +116,9 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	for _, warning := range p.plan.Warnings {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", warning)
 	}
+	if text := c.unwatched(); text != "" {
+		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", text)
+	}
 	if err != nil {
 		PrintProblems(stderr, errors.New(report.NewRedactor(o.Environ).String(err.Error())))
 		return errorCode(err)

@@ -3,8 +3,10 @@
 package supervisor
 
 import (
+	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -32,5 +34,20 @@ func TestUpInTimeOnly(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, want, string(buf[:n]))
 		})
+	}
+}
+
+// TestCheckTellsOfWhatDoesNothing: --check warns of it as a run does.
+func TestCheckTellsOfWhatDoesNothing(t *testing.T) {
+	for listen, want := range map[string]string{"off": "checks do nothing: HTTP_LISTEN is off", "": ""} {
+		c, _, err := parse(t, map[string]string{"READINESS_CHECK": "tcp://127.0.0.1:80", "HTTP_LISTEN": listen}, nil)
+		require.NoError(t, err)
+		var stderr strings.Builder
+		assert.Zero(t, Check(c, Options{Environ: []string{"PATH=/usr/bin:/bin"}}, io.Discard, &stderr))
+		if want == "" {
+			assert.Empty(t, stderr.String())
+		} else {
+			assert.Contains(t, stderr.String(), want)
+		}
 	}
 }
