@@ -707,7 +707,6 @@ func (s *soak) probe() {
 		case err != nil:
 			s.fail("%s is not answered: %v", path, err)
 			return
-		case ready && after == soakEnding && status == 500: // that the command was killed is a failure
 		case ready && after == soakRunning && status != 200, ready && before >= soakStopping && status != 503, !ready && status != 200:
 			s.fail("%s answers %d in stage %d", path, status, before)
 			return

@@ -136,7 +136,7 @@ func failed(r *report.Report) Response {
 	b = appendString(append(b, `,"cause":`...), string(r.Failure.Cause))
 	b = strconv.AppendInt(append(b, `,"code":`...), int64(r.Failure.Code), 10)
 	b = appendString(append(b, `,"reason":`...), r.Failure.Summary())
-	return Response{Status: r.Failure.Cause.HTTPStatus(), Body: append(b, "}\n"...)}
+	return Response{Status: r.Failure.HTTPStatus(), Body: append(b, "}\n"...)}
 }
 
 // why returns the reason for a 503.

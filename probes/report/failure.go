@@ -22,20 +22,24 @@ const (
 	Invalid     Cause = "invalid" // our own 125: a bad setting, a bad hook, an address in use
 )
 
-// HTTPStatus is the status of the startup and readiness probes after a failure
-// of this cause. The kubelet's event shows nothing of an answer but its
-// status, so that it has to carry the reason.
-func (c Cause) HTTPStatus() int {
-	switch c {
+// HTTPStatus is the status of the startup and readiness probes after a failure.
+// The kubelet's event shows nothing of an answer but its status, so that it has
+// to carry the reason. That the command failed by itself is none: the container
+// is about to end, which is 503 as for any other end.
+func (f *Failure) HTTPStatus() int {
+	switch f.Cause {
 	case TimedOut:
 		return 504
 	case OutOfMemory, PidsLimit:
 		return 507
 	case Stopped:
 		return 503
-	default:
-		return 500
+	case Failed:
+		if f.Step == "" {
+			return 503
+		}
 	}
+	return 500
 }
 
 // Failure is why a run did not succeed.

@@ -19,8 +19,10 @@ func TestHTTPStatus(t *testing.T) {
 		report.Stopped: 503, report.Invalid: 500, "unheard of": 500,
 	}
 	for cause, status := range want {
-		assert.Equal(t, status, cause.HTTPStatus(), "cause %s", cause)
+		assert.Equal(t, status, (&report.Failure{Step: "10-a", Cause: cause}).HTTPStatus(), "cause %s", cause)
 	}
+	assert.Equal(t, 503, (&report.Failure{Cause: report.Failed}).HTTPStatus(), "the command's own end is no hook's failure")
+	assert.Equal(t, 500, (&report.Failure{Cause: report.Invalid}).HTTPStatus(), "the command could not be started")
 }
 
 func TestMessage(t *testing.T) {
