@@ -114,6 +114,18 @@ func EnvFiles(env []string, patterns []string) ([]string, error) {
 	return WithEnv(WithoutEnv(env, remove...), add...), errors.Join(problems...)
 }
 
+// Secret returns the value of a variable, or the content of the file that its
+// twin with _FILE names, as [EnvFiles] reads it. Empty counts as not set. The
+// errors name the variables and neither path nor content.
+func Secret(env []string, name string) (value string, found bool, err error) {
+	env, err = EnvFiles(env, []string{name})
+	if err != nil {
+		return "", false, err
+	}
+	value, _ = lookupIn(env)(name)
+	return value, value != "", nil
+}
+
 func matches(patterns []string, name string) bool {
 	return name != "" && slices.ContainsFunc(patterns, func(pattern string) bool {
 		ok, _ := path.Match(pattern, name)

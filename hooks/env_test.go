@@ -3,6 +3,7 @@
 package hooks
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,4 +64,21 @@ func TestEnvFilesErrors(t *testing.T) {
 
 	_, err = EnvFiles(nil, []string{"A[", "B"})
 	require.EqualError(t, err, `CLEANIMG_INIT_ENV_FILES: "A[" is not a name or glob: [ needs its ]`)
+}
+
+func TestSecret(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("hunter22\n"), 0o600))
+	value, found, err := Secret([]string{"PGPASSWORD=a"}, "PGPASSWORD")
+	assert.Equal(t, []any{"a", true, nil}, []any{value, found, err})
+	value, found, err = Secret([]string{"PGPASSWORD_FILE=" + file, "PGPASSWORD="}, "PGPASSWORD")
+	assert.Equal(t, []any{"hunter22", true, nil}, []any{value, found, err})
+	_, found, err = Secret([]string{"PGPASS=a"}, "PGPASSWORD")
+	assert.False(t, found)
+	require.NoError(t, err)
+	_, _, err = Secret([]string{"PGPASSWORD_FILE=" + file, "PGPASSWORD=x"}, "PGPASSWORD")
+	require.ErrorContains(t, err, "both set")
+	_, _, err = Secret([]string{"PGPASSWORD_FILE=/nowhere"}, "PGPASSWORD")
+	require.ErrorContains(t, err, "PGPASSWORD_FILE")
 }

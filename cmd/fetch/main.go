@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/cli"
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/hooks/download"
 )
 
@@ -180,7 +181,7 @@ func (s *settings) header(p *cli.Process) (http.Header, error) {
 		}
 	}
 	if s.tokenEnv != "" {
-		token, found, err := cli.Secret(p.Environ, s.tokenEnv)
+		token, found, err := hooks.Secret(p.Environ, s.tokenEnv)
 		switch {
 		case err != nil:
 			problems = append(problems, fmt.Errorf("--token-env: %w", err))

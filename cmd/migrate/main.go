@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/cli"
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/hooks/migration"
 )
 
@@ -147,7 +148,7 @@ func (s *settings) complete(p *cli.Process) error {
 		o.Source = s.path
 	}
 	if o.Database == "" {
-		o.Database, _, err = cli.Secret(p.Environ, "DATABASE_URL")
+		o.Database, _, err = hooks.Secret(p.Environ, "DATABASE_URL")
 		note(err)
 	}
 	if o.Database == "" && err == nil {
@@ -157,7 +158,7 @@ func (s *settings) complete(p *cli.Process) error {
 	if strings.HasPrefix(o.Database, "mysql:") || strings.HasPrefix(o.Database, "mariadb:") {
 		variable = "MYSQL_PWD"
 	}
-	o.DefaultPassword, _, err = cli.Secret(p.Environ, variable)
+	o.DefaultPassword, _, err = hooks.Secret(p.Environ, variable)
 	note(err)
 	if s.passwordFile != "" {
 		content, err := os.ReadFile(s.passwordFile)

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // tlsOptions are those of schemes with TLS.
@@ -185,18 +187,8 @@ func (t *target) env(name string) (value string, found bool) {
 // secret returns a variable, or the content of the file that NAME_FILE names,
 // without its last line end.
 func (t *target) secret(name string) (value string, found bool, err error) {
-	value, found = t.env(name)
-	file, fromFile := t.env(name + "_FILE")
-	if !fromFile {
-		return value, found, nil
-	}
-	if found {
-		return "", false, fmt.Errorf("both %s and %[1]s_FILE are set", name)
-	}
-	if value, err = readSecret(file); err != nil {
-		return "", false, fmt.Errorf("%s_FILE: %w", name, err)
-	}
-	return value, true, nil
+	value, found, err = hooks.Secret(t.environ, name)
+	return strings.TrimSuffix(value, "\r"), found, err
 }
 
 func readSecret(file string) (string, error) {

@@ -119,7 +119,7 @@ func TestParseSecrets(t *testing.T) {
 		{"the client's variable", "redis://cache", []string{"C=d"}, "d", ""},
 		{"URL over the client's variable", "redis://:x@cache", []string{"C=d"}, "x", ""},
 		{"the client's variable as a file", "redis://cache", []string{"C_FILE=" + file}, "from-file", ""},
-		{"both of the client's", "redis://cache", []string{"C=d", "C_FILE=" + file}, "", "both C and C_FILE are set"},
+		{"both of the client's", "redis://cache", []string{"C=d", "C_FILE=" + file}, "", "C and C_FILE are both set"},
 		{"an empty one is none", "redis://cache", []string{"C=", "D=e"}, "e", ""},
 	}
 	for _, tt := range tests {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	gmdatabase "github.com/golang-migrate/migrate/v4/database"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // A Driver lets programs that use golang-migrate as a library have our
@@ -98,7 +100,7 @@ func (d *Driver) Lock() error {
 			d.heldLock = ok
 			return err
 		}
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := hooks.Pause(ctx, 200*time.Millisecond); err != nil {
 			return fmt.Errorf("%w; it is held by %s", err, d.database.holder(d.ctx))
 		}
 	}

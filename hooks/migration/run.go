@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // errMoved is the error when the version has changed since the plan was made.
@@ -153,7 +155,7 @@ func (r *run) lock(ctx context.Context) error {
 			said = time.Now()
 			r.options.Log.Info("waiting for the lock", "holder", r.database.holder(ctx), "seconds", seconds(time.Since(began)))
 		}
-		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
+		if err := hooks.Pause(ctx, pause/2+rand.N(pause)); err != nil {
 			return err
 		}
 		// Perhaps the holder has done it all.
@@ -173,7 +175,7 @@ func (r *run) yield(ctx context.Context, y errYield) error {
 	}
 	r.locked = false
 	for range 100 {
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := hooks.Pause(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 		if len(r.database.waiters(ctx)) == 0 {
@@ -318,18 +320,6 @@ func (r *run) show(st state, p plan) error {
 	}
 	_, err := r.options.DryRun.Write([]byte(b.String()))
 	return err
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // seconds is a duration for the log.

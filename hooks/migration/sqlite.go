@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	driver "modernc.org/sqlite"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // sqliteDB is an open SQLite file. Its lock is flock(2) on that file, which
@@ -82,7 +84,7 @@ func (s *sqliteDB) patiently(ctx context.Context, try func() error) error {
 		if !errors.As(err, &code) || code.Code()&0xff != sqliteBusy && code.Code()&0xff != sqliteLocked || time.Now().After(deadline) {
 			return err
 		}
-		if sleep(ctx, 20*time.Millisecond) != nil {
+		if hooks.Pause(ctx, 20*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/version"
-	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 )
 
@@ -170,19 +169,6 @@ func (e exitError) Error() string {
 }
 
 func (e exitError) Unwrap() error { return e.err }
-
-// Secret returns the value of a variable, or the content of the file that its
-// twin with _FILE names, without one trailing newline. Empty counts as not set.
-// It is an error when both are set, or the file can't be read; the error names
-// the variable and neither path nor content.
-func Secret(environ []string, name string) (value string, found bool, err error) {
-	env, err := hooks.EnvFiles(environ, []string{name})
-	if err != nil {
-		return "", false, err
-	}
-	value = lookup(env, name)
-	return value, value != "", nil
-}
 
 // lookup returns the value of a variable, of several of one name the last.
 func lookup(environ []string, name string) (value string) {
