@@ -5,6 +5,7 @@ package supervisor
 import (
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,9 +40,12 @@ func TestUpInTimeOnly(t *testing.T) {
 
 // TestCheckTellsOfWhatDoesNothing: --check warns of it as a run does.
 func TestCheckTellsOfWhatDoesNothing(t *testing.T) {
+	self, err := os.Executable() // a program of this architecture
+	require.NoError(t, err)
 	for listen, want := range map[string]string{"off": "checks do nothing: HTTP_LISTEN is off", "": ""} {
 		c, _, err := parse(t, map[string]string{"READINESS_CHECK": "tcp://127.0.0.1:80", "HTTP_LISTEN": listen}, nil)
 		require.NoError(t, err)
+		c.Command = []string{self}
 		var stderr strings.Builder
 		assert.Zero(t, Check(c, Options{Environ: []string{"PATH=/usr/bin:/bin"}}, io.Discard, &stderr))
 		if want == "" {
