@@ -33,7 +33,7 @@ var imports = map[string][]string{
 	"hooks":                {"reaper"},
 	"hooks/await":          {"hooks", "probes/report", "reaper"},
 	"hooks/download":       {"hooks"},
-	"hooks/migration":      {"hooks/await"},
+	"hooks/migration":      {"hooks", "hooks/await"},
 	"hooks/storage":        {"reaper/cgroup"},
 	"hooks/config":         {"probes/report"},
 	"probes":               {"probes/report", "reaper"},
