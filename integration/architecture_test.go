@@ -22,9 +22,9 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // the design, which point down only.
 var imports = map[string][]string{
 	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes", "reaper"},
-	"cmd/fetch":            {"cmd/internal/cli", "hooks/download"},
+	"cmd/fetch":            {"cmd/internal/cli", "hooks", "hooks/download"},
 	"cmd/await":            {"cmd/internal/cli", "hooks", "hooks/await", "reaper"},
-	"cmd/migrate":          {"cmd/internal/cli", "hooks/migration"},
+	"cmd/migrate":          {"cmd/internal/cli", "hooks", "hooks/migration"},
 	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/generate-config":  {"cmd/internal/cli", "hooks/config", "reaper/cgroup"},
 	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report", "reaper/cgroup"},
