@@ -139,3 +139,23 @@ func TestRedisAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A Redis with TLS, which wants a certificate of its clients too.
+func TestRedisWithTLS(t *testing.T) {
+	t.Parallel()
+	pki := newPKI(t)
+	port, err := freePort()
+	require.NoError(t, err)
+	startRedis(t, "tls-port "+port, "tls-cert-file "+pki.certFile, "tls-key-file "+pki.keyFile, "tls-ca-cert-file "+pki.caFile,
+		"tls-auth-clients yes", `requirepass "`+password+`"`)
+	address := url.UserPassword("", password).String() + "@127.0.0.1:" + port
+	require.NoError(t, ask(t, "rediss://"+address+"#ca="+pki.caFile+"&cert="+pki.certFile+"&key="+pki.keyFile))
+	for want, service := range map[string]string{
+		"certificate signed by unknown authority": "rediss://" + address + "#cert=" + pki.certFile + "&key=" + pki.keyFile,
+		"certificate required":                    "rediss://" + address + "#ca=" + pki.caFile,
+	} {
+		err := ask(t, service)
+		require.ErrorContains(t, err, want)
+		assert.NotContains(t, err.Error(), password)
+	}
+}
