@@ -150,12 +150,12 @@ func TestRedisWithTLS(t *testing.T) {
 		"tls-auth-clients yes", `requirepass "`+password+`"`)
 	address := url.UserPassword("", password).String() + "@127.0.0.1:" + port
 	require.NoError(t, ask(t, "rediss://"+address+"#ca="+pki.caFile+"&cert="+pki.certFile+"&key="+pki.keyFile))
-	for want, service := range map[string]string{
-		"certificate signed by unknown authority": "rediss://" + address + "#cert=" + pki.certFile + "&key=" + pki.keyFile,
-		"certificate required":                    "rediss://" + address + "#ca=" + pki.caFile,
-	} {
-		err := ask(t, service)
-		require.ErrorContains(t, err, want)
-		assert.NotContains(t, err.Error(), password)
-	}
+	err = ask(t, "rediss://"+address+"#cert="+pki.certFile+"&key="+pki.keyFile)
+	require.ErrorContains(t, err, "certificate signed by unknown authority")
+	assert.NotContains(t, err.Error(), password)
+	// In TLS 1.3 the server refuses after the handshake: by an alert, or by
+	// hanging up while we write.
+	err = ask(t, "rediss://"+address+"#ca="+pki.caFile)
+	require.ErrorIs(t, err, ErrNotReady)
+	assert.NotContains(t, err.Error(), password)
 }
