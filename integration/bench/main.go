@@ -7,6 +7,7 @@
 //
 //	go run ./integration/bench          # some minutes
 //	go run ./integration/bench -short   # half a minute, rough
+//	go run ./integration/bench -only starts -beside OLD,OLDER   # what a change did
 //
 // Only ratios within one run mean anything: the same figure differs by a tenth
 // and more between two runs of the same machine. Leave the machine alone
@@ -24,6 +25,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -56,9 +59,11 @@ type bench struct {
 func main() {
 	bin := flag.String("bin", "", "measure the cleanimg-init in `DIR` instead of building it")
 	short := flag.Bool("short", false, "a quick run with few repetitions")
-	check := flag.Bool("check", false, "exit with 1 when a budget does not hold")
+	beside := flag.String("beside", "", "measure the builds of cleanimg-init in `DIRS`, separated by commas, too")
+	only := flag.String("only", "", "measure `WHAT` only: "+strings.Join(subjects, ", "))
+	check := flag.Bool("check", false, "exit with 1 when a budget does not hold; not with -only")
 	flag.Parse()
-	holds, err := run(*bin, *short, os.Stdout)
+	holds, err := run(options{*bin, *beside, *only, *short}, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -68,41 +73,50 @@ func main() {
 	}
 }
 
-func run(bin string, short bool, out io.Writer) (holds bool, err error) {
+// options is what the command line says.
+type options struct {
+	bin, beside, only string
+	short             bool
+}
+
+var subjects = []string{"starts", "footprint", "signals", "storm", "crowd"}
+
+func run(o options, out io.Writer) (holds bool, err error) {
+	if o.only != "" && !slices.Contains(subjects, o.only) {
+		return false, fmt.Errorf("-only %s: want one of %s", o.only, strings.Join(subjects, ", "))
+	}
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return false, err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{starts: 150, footprints: 5, signals: 500, storms: 3, orphans: 20_000, load: 10 * time.Second, short: short}
-	if short {
+	b := &bench{starts: 150, footprints: 5, signals: 500, storms: 3, orphans: 20_000, load: 10 * time.Second, short: o.short}
+	if o.short {
 		b.starts, b.footprints, b.signals, b.storms, b.orphans = 20, 1, 100, 1, 5_000
 		b.load = 2 * time.Second
 	}
-	if err := b.build(dir, bin); err != nil {
+	if err := b.build(dir, o.bin, o.beside); err != nil {
 		return false, err
 	}
-	steps := []struct {
-		name    string
-		measure func() error
-	}{
-		{"starts", b.measureStarts},
-		{"footprint", b.measureFootprints},
-		{"signals", b.measureSignals},
-		{"storm", b.measureStorms},
-		{"crowd", b.measureCrowd},
-	}
-	for _, s := range steps {
-		fmt.Fprintf(os.Stderr, "bench: %s\n", s.name)
-		if err := s.measure(); err != nil {
-			return false, fmt.Errorf("measure %s: %w", s.name, err)
+	measures := []func() error{b.measureStarts, b.measureFootprints, b.measureSignals, b.measureStorms, b.measureCrowd}
+	for i, subject := range subjects {
+		if o.only != "" && o.only != subject {
+			continue
 		}
+		fmt.Fprintf(os.Stderr, "bench: %s\n", subject)
+		if err := measures[i](); err != nil {
+			return false, fmt.Errorf("measure %s: %w", subject, err)
+		}
+	}
+	if o.only != "" {
+		b.printFigures(out)
+		return true, nil
 	}
 	return b.print(out), nil
 }
 
 // build makes what is measured and what measures, and looks for the peers.
-func (b *bench) build(dir, bin string) error {
+func (b *bench) build(dir, bin, beside string) error {
 	goBuild := func(pkg string) error {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/", pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -144,6 +158,12 @@ func (b *bench) build(dir, bin string) error {
 		&candidate{name: withProbes, before: []string{ours, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=" + port}},
 		&candidate{name: withoutProbes, before: []string{ours, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=off"}},
 	)
+	for dir := range strings.SplitSeq(beside, ",") {
+		if dir != "" {
+			other := filepath.Join(dir, "cleanimg-init")
+			b.candidates = append(b.candidates, &candidate{name: other, before: []string{other, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=" + port}})
+		}
+	}
 	if b.find("tini") == nil {
 		return errors.New("tini is not installed: everything is measured against it")
 	}
