@@ -149,3 +149,24 @@ func TestReleaseBuildsEverything(t *testing.T) {
 	assert.Equal(t, last.FindAllString(ours, -1), last.FindAllString(theirs, -1))
 	assert.Len(t, last.FindAllString(ours, -1), 3)
 }
+
+// TestReleaseToolchain: a release is built with the Go that go.mod names as its
+// toolchain. Without that line setup-go installs the oldest Go that the project
+// builds with, and with it the known vulnerabilities of that.
+func TestReleaseToolchain(t *testing.T) {
+	mod, err := os.ReadFile("../go.mod")
+	require.NoError(t, err)
+	line := regexp.MustCompile(`(?m)^toolchain go(\d+\.\d+)\.\d+$`).FindSubmatch(mod)
+	require.NotNil(t, line, "go.mod: a toolchain with its patch version")
+	series := string(line[1])
+	for file, want := range map[string]string{
+		"Dockerfile":                    "FROM golang:" + series + " AS build",
+		"examples/docker/go/Dockerfile": "FROM golang:" + series + " AS build",
+		".github/workflows/ci.yml":      "image: golang:" + series + "-bookworm",
+		".github/workflows/release.yml": "go-version-file: go.mod",
+	} {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		require.NoError(t, err)
+		assert.Contains(t, string(text), want, file)
+	}
+}
