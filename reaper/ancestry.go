@@ -2,11 +2,7 @@
 
 package reaper
 
-import (
-	"os"
-
-	"github.com/prometheus/procfs"
-)
+import "os"
 
 // Descends tells whether a process is one of our descendants. known is false
 // when that can't be found out: the process has gone, or /proc is not usable.
@@ -16,15 +12,11 @@ func Descends(pid int) (is, known bool) {
 	}
 	const deepest = 1 << 10 // pids that are reused meanwhile can form a ring
 	for depth := 0; depth < deepest; depth++ {
-		proc, err := procfs.NewProc(pid)
+		p, err := statOf(pid)
 		if err != nil {
 			return false, false
 		}
-		stat, err := proc.Stat()
-		if err != nil {
-			return false, false
-		}
-		switch pid = stat.PPID; pid {
+		switch pid = p.PPID; pid {
 		case os.Getpid():
 			return true, true
 		case 0:

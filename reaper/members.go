@@ -3,11 +3,12 @@
 package reaper
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,14 +150,10 @@ func (t *tree) marked(p Proc) bool {
 	if t.Mark == "" {
 		return false
 	}
-	proc, err := procfs.NewProc(p.PID)
-	if err != nil {
-		t.moved = true
-		return false
-	}
-	env, err := proc.Environ()
+	env, err := readWhole(strconv.Itoa(p.PID) + "/environ")
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
 		t.moved = true
 	}
-	return err == nil && slices.Contains(env, t.Mark)
+	mark := []byte(t.Mark)
+	return err == nil && slices.ContainsFunc(bytes.Split(env, []byte{0}), func(entry []byte) bool { return bytes.Equal(entry, mark) })
 }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -253,6 +252,16 @@ func readAt(dir int, name string, buf []byte, single bool) ([]byte, error) {
 	}
 }
 
+// readWhole reads a whole file of /proc, whose size nothing tells.
+func readWhole(name string) ([]byte, error) {
+	for size := 4 << 10; ; size *= 4 {
+		text, err := readAt(unix.AT_FDCWD, name, make([]byte, size), false)
+		if err != nil || len(text) < size {
+			return text, err
+		}
+	}
+}
+
 func openRetry(dir int, name string, flags int) (fd int, err error) {
 	for {
 		fd, err = unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
@@ -271,12 +280,14 @@ func checkProc() error {
 	}
 	// The numbers can be equal by chance. NSpid has one for each namespace from
 	// that of the mount down to ours.
-	proc, err := procfs.NewProc(os.Getpid())
+	status, err := readWhole("self/status")
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoProc, err)
 	}
-	if status, err := proc.NewStatus(); err == nil && len(status.NSpids) > 1 {
-		return errNoProc
+	for line := range bytes.Lines(status) {
+		if pids, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok && len(bytes.Fields(pids)) > 1 {
+			return errNoProc
+		}
 	}
 	return nil
 }

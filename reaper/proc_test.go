@@ -4,7 +4,11 @@ package reaper
 
 import (
 	"os"
+	"os/exec"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/assert"
@@ -47,6 +51,24 @@ func TestStatOfUs(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []any{want.PID, want.PPID, want.PGRP, want.Session, want.Comm, want.Starttime},
 		[]any{got.PID, got.PPID, got.PGID, got.SID, got.Name, got.Start})
+}
+
+// An environment can be larger than any buffer that we begin with.
+func TestReadWhole(t *testing.T) {
+	sleeper := exec.Command("sleep", "60")
+	sleeper.Env = []string{"LONG=" + strings.Repeat("x", 100_000), "LAST=1"}
+	require.NoError(t, sleeper.Start())
+	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
+	proc, err := procfs.NewProc(sleeper.Process.Pid)
+	require.NoError(t, err)
+	var want []string
+	require.Eventually(t, func() bool { // the kernel shows it a moment after the exec
+		want, err = proc.Environ()
+		return err == nil && len(want) > 0
+	}, 10*time.Second, time.Millisecond)
+	got, err := readWhole(strconv.Itoa(sleeper.Process.Pid) + "/environ")
+	require.NoError(t, err)
+	assert.Equal(t, want, strings.Split(strings.TrimSuffix(string(got), "\x00"), "\x00"))
 }
 
 func FuzzParseStat(f *testing.F) {
