@@ -164,15 +164,16 @@ func ParseConfig(environ []string, options map[string]string, flags Flags, comma
 	return c, warnings, err
 }
 
-// process lets envconfig read one setting. It would stop at the first error of
-// several, and it looks at the name of each field with regular expressions,
-// which is too dear for all of them at every start of every container.
+// process lets envconfig read one setting: it would stop at the first error of
+// several. It is given the name, because to find that out by itself it would use
+// regular expressions, which is too dear at every start of every container.
 func process(field reflect.StructField, to reflect.Value, name, value string) error {
 	if err := os.Setenv(Prefix+"_"+name, value); err != nil {
 		return err
 	}
 	defer os.Unsetenv(Prefix + "_" + name) // nothing else reads it
-	part := reflect.New(reflect.StructOf([]reflect.StructField{{Name: field.Name, Type: field.Type, Tag: field.Tag}}))
+	tag := reflect.StructTag(`envconfig:"` + name + `"`)
+	part := reflect.New(reflect.StructOf([]reflect.StructField{{Name: field.Name, Type: field.Type, Tag: tag}}))
 	err := envconfig.Process(Prefix, part.Interface())
 	var bad *envconfig.ParseError
 	if errors.As(err, &bad) {
