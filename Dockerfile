@@ -14,7 +14,6 @@ RUN go mod download
 COPY . .
 ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=auto -ldflags="-s -w -X github.com/cleanstart-dev/cleanimg-init/cmd/internal/version.Version=${VERSION}" -o /out/ ./cmd/...
-RUN ln -s generate-config /out/validate-config && ln -s await /out/check-deps
 
 FROM scratch
 LABEL org.opencontainers.image.title="cleanimg-init" \
@@ -23,6 +22,7 @@ LABEL org.opencontainers.image.title="cleanimg-init" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/cleanstart-dev/cleanimg-init"
 COPY --from=build /out/ /usr/local/bin/
+COPY cmd/links/ /usr/local/bin/
 # A number: without /etc/passwd there is no name, and Kubernetes' runAsNonRoot
 # cannot tell who a name is.
 USER 65532:65532

@@ -29,12 +29,17 @@ func TestDockerImage(t *testing.T) {
 			image := "cleanimg-init-test/" + labName(t)
 			dockerBuild(t, builder.buildkit, image, "..")
 
-			t.Run("config", func(t *testing.T) { checkImageConfig(t, image) })
+			t.Run("config", func(t *testing.T) {
+				checkImageConfig(t, image)
+				const licences = `{{index .Config.Labels "org.opencontainers.image.licenses"}}` // goreleaser sets its own
+				assert.Equal(t, "Apache-2.0", docker(t, "inspect", "--format", licences, image))
+			})
 			t.Run("run", func(t *testing.T) {
 				c := startContainer(t, image, nil, "/usr/local/bin/cleanimg-init", "--version")
 				assert.Equal(t, 0, c.wait())
 				assert.Contains(t, c.log(), "cleanimg-init 1.2.3 ")
 			})
+			t.Run("links", func(t *testing.T) { checkImageLinks(t, image) })
 			t.Run("copy from", func(t *testing.T) {
 				dir := t.TempDir()
 				dockerfile := "FROM scratch\n" +
@@ -53,12 +58,48 @@ func TestDockerImage(t *testing.T) {
 	}
 }
 
+// TestReleaseImage builds the image of a release as goreleaser does: from the
+// binaries in a folder for each platform, and what the configuration adds.
+func TestReleaseImage(t *testing.T) {
+	needDocker(t)
+	t.Parallel()
+	dir := t.TempDir()
+	binaries := filepath.Join(dir, "linux", "amd64")
+	require.NoError(t, os.MkdirAll(binaries, 0o755))
+	for _, name := range []string{"cleanimg-init", "await", "generate-config", "migrate", "init-storage", "fetch"} {
+		require.NoError(t, os.Link(Binary(t, name), filepath.Join(binaries, name)))
+	}
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "cmd", "links"), 0o755))
+	links, err := filepath.Glob("../cmd/links/*")
+	require.NoError(t, err)
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(to, filepath.Join(dir, "cmd", "links", filepath.Base(link))))
+	}
+	dockerfile, err := os.ReadFile("../.ci/Dockerfile")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), dockerfile, 0o644))
+
+	image := "cleanimg-init-test/" + labName(t)
+	docker(t, "build", "--label", labLabel+"=1", "--build-arg", "TARGETPLATFORM=linux/amd64", "--tag", image, dir)
+	t.Cleanup(func() { dockerTry("rmi", "--force", image) })
+	checkImageLinks(t, image)
+	assert.Equal(t, 0, startContainer(t, image, nil, "/usr/local/bin/cleanimg-init", "--version").wait())
+	checkImageConfig(t, image)
+}
+
+// checkImageLinks: the names that a binary goes by besides its own.
+func checkImageLinks(t *testing.T, image string) {
+	assert.Equal(t, 124, startContainer(t, image, nil, "/usr/local/bin/check-deps", "127.0.0.1:1").wait(), "nobody is there")
+	assert.Equal(t, 0, startContainer(t, image, nil, "/usr/local/bin/validate-config", "--version").wait())
+}
+
 func checkImageConfig(t *testing.T, image string) {
 	for field, want := range map[string]string{
 		"{{.Config.User}}":            "65532:65532",
 		"{{json .Config.Entrypoint}}": `["/usr/local/bin/cleanimg-init"]`,
 		"{{.Config.StopSignal}}":      "SIGTERM",
-		`{{index .Config.Labels "org.opencontainers.image.licenses"}}`: "Apache-2.0",
 	} {
 		assert.Equal(t, want, docker(t, "inspect", "--format", field, image), field)
 	}
