@@ -119,36 +119,3 @@ func TestVariablesExist(t *testing.T) {
 		}
 	}
 }
-
-var testName = regexp.MustCompile("`([a-z]+)\\.((?:Test|Fuzz)\\w+)`")
-
-// TestTestsExist looks for the tests that the pages name.
-func TestTestsExist(t *testing.T) {
-	for _, p := range pages(t) {
-		for _, m := range testName.FindAllStringSubmatch(string(p.src), -1) {
-			assert.True(t, hasTest(t, m[1], m[2]), "%s names %s.%s, which there is not", p.path, m[1], m[2])
-		}
-	}
-}
-
-// hasTest reports whether a package of that name has the test.
-func hasTest(t *testing.T, pkg, name string) bool {
-	t.Helper()
-	var files []string
-	for _, pattern := range []string{"../*/*_test.go", "../*/*/*_test.go"} {
-		more, err := filepath.Glob(pattern)
-		require.NoError(t, err)
-		files = append(files, more...)
-	}
-	for _, file := range files {
-		if filepath.Base(filepath.Dir(file)) != pkg {
-			continue
-		}
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		if strings.Contains(string(text), "\nfunc "+name+"(") {
-			return true
-		}
-	}
-	return false
-}
