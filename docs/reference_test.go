@@ -76,12 +76,16 @@ func usage(help string) string {
 	return "<!-- not run: forms, and no commands -->\n```text" + strings.ReplaceAll(forms, "\n  ", "\n") + "\n```\n"
 }
 
-var optionLine = regexp.MustCompile(`(?m)^  (?:(-\w), )?--([a-z0-9-]+)(?: (.+))?\n      (.+?)(?: \(default (.+)\))?$`)
+var (
+	optionLines  = regexp.MustCompile(`(?m)^  (?:(-\w), )?--([a-z0-9-]+)(?: (.+))?((?:\n {6}.+)+)$`)
+	withDefault  = regexp.MustCompile(`^(.+?)(?: \(default (.+)\))?$`)
+	exampleWords = regexp.MustCompile(`Every option has a variable: ([A-Z_]+) is --([a-z0-9-]+)`)
+)
 
 // toolSection is the section of an init tool.
 func toolSection(t *testing.T, tool string) string {
 	help := helpOf(t, tool)
-	example := regexp.MustCompile(`Every option has a variable: ([A-Z_]+) is --([a-z0-9-]+)`).FindStringSubmatch(help)
+	example := exampleWords.FindStringSubmatch(help)
 	require.NotNil(t, example, "%s --help", tool)
 	prefix := strings.TrimSuffix(example[1], strings.ToUpper(strings.ReplaceAll(example[2], "-", "_")))
 	page := tool + ".md"
@@ -90,8 +94,10 @@ func toolSection(t *testing.T, tool string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n## %s\n\n[%s](%s) says what it is for.\n\n%s\n", tool, page, page, usage(help))
 	b.WriteString("| option | variable | default | |\n|---|---|---|---|\n")
-	for _, m := range optionLine.FindAllStringSubmatch(part(help, "Options:"), -1) {
-		short, name, value, text, def := m[1], m[2], m[3], m[4], m[5]
+	for _, m := range optionLines.FindAllStringSubmatch(part(help, "Options:"), -1) {
+		short, name, value := m[1], m[2], m[3]
+		said := withDefault.FindStringSubmatch(strings.Join(strings.Fields(m[4]), " "))
+		text, def := said[1], said[2]
 		option := "`" + strings.TrimSpace("--"+name+" "+value) + "`"
 		if short != "" {
 			option = "`" + short + "`, " + option

@@ -49,16 +49,16 @@ func tool() cli.Tool {
 func (s *settings) register(f *cli.Flags) {
 	s.flags = f
 	o := &s.options
-	f.StringArrayVar(&s.services, "service", nil, "`host:port|url` of a service; may be repeated, or given as a plain word")
-	f.Duration(&o.Timeout, "timeout", 5*time.Minute, "`time` for all together; 0 is none")
-	f.Duration(&o.TryTimeout, "try-timeout", 3*time.Second, "`time` for one try; 0 is none")
-	f.Duration(&o.MaxInterval, "max-interval", 5*time.Second, "`time` between two tries at most; pauses are random and grow up to it")
-	f.BoolVar(&o.Once, "once", false, "one try for each service, and 124 when it is not ready")
+	f.StringArrayVar(&s.services, "service", nil, "`HOST:PORT|URL` a service to wait for; may be repeated, or given as a plain word")
+	f.Duration(&o.Timeout, "timeout", 5*time.Minute, "how long to wait for all together; 0: for ever")
+	f.Duration(&o.TryTimeout, "try-timeout", 3*time.Second, "how long one try may take; 0: for ever")
+	f.Duration(&o.MaxInterval, "max-interval", 5*time.Second, "the longest pause between two tries; pauses are random and grow up to it")
+	f.BoolVar(&o.Once, "once", false, "try each service once, and end with 124 when it is not ready")
 	f.BoolVar(&o.Any, "any", false, "one ready service is enough")
 	f.BoolVar(&o.Invert, "invert", false, "wait until the services are not ready")
-	f.IntVar(&o.Stable, "stable", 1, "ready is who was ready `n` times in a row, a second apart")
+	f.IntVar(&o.Stable, "stable", 1, "`N` how many good answers in a row make a service ready; they are a second apart")
 	f.BoolVar(&o.RetryAuth, "retry-auth", false, "go on when credentials are rejected: they may become valid")
-	f.Duration(&o.Heartbeat, "heartbeat", 10*time.Second, "`time` after which the log says again what is being waited for; 0 is never")
+	f.Duration(&o.Heartbeat, "heartbeat", 10*time.Second, "how often the log says what is still being waited for; 0: never")
 	f.BoolVar(&s.json, "json", false, "print the result on stdout, as JSON")
 }
 

@@ -68,17 +68,17 @@ func tool() cli.Tool {
 }
 
 func (s *settings) register(f *cli.Flags) {
-	f.StringVar(&s.OutputDir, "output-dir", "", "`directory` to write to; it is made if it is missing")
-	f.StringVar(&s.TemplateDir, "template-dir", "/templates", "`directory` of the templates")
-	f.StringVar(&s.Environment, "environment", "", "`name` of the environment, for values.<name>.yaml and .Environment")
-	f.StringArrayVar(&s.Values, "values", nil, "`file` of values (YAML, JSON, TOML), over those among the templates")
-	f.StringArrayVar(&s.SecretDirs, "secrets-dir", nil, "`directory` with a file for each secret")
-	f.StringSliceVar(&s.Only, "only", nil, "`names` or globs, separated by commas: other ${VAR} stay as they are")
-	f.StringArrayVar(&s.modes, "mode", nil, "`glob=0640[:uid:gid]` is the mode and owner of files, the last that matches; default 0644, with a secret in it 0600, or 0640 in a setgid directory")
-	f.StringArrayVar(&s.Unchecked, "no-check", nil, "`glob` of files that are not parsed although they are called .yaml, .json, …")
-	f.BoolVar(&s.AtomicDir, "atomic-dir", false, "publish all files by the swap of one link, as ConfigMap volumes do")
-	f.BoolVar(&s.check, "check", false, "write nothing, print what would change, without secrets")
-	f.BoolVar(&s.validate, "validate", false, "render and check only")
+	f.StringVar(&s.OutputDir, "output-dir", "", "`DIR` where the files go; it is made if it is missing")
+	f.StringVar(&s.TemplateDir, "template-dir", "/templates", "`DIR` where the templates are")
+	f.StringVar(&s.Environment, "environment", "", "`NAME` the environment: its values are in values.NAME.yaml, and templates see it as .Environment")
+	f.StringArrayVar(&s.Values, "values", nil, "`FILE` values (YAML, JSON, TOML) that go over those among the templates; may be repeated")
+	f.StringArrayVar(&s.SecretDirs, "secrets-dir", nil, "`DIR` a directory with a file for each secret; may be repeated")
+	f.StringSliceVar(&s.Only, "only", nil, "`NAMES` the variables to expand, names or globs separated by commas; any other ${VAR} stays as it is")
+	f.StringArrayVar(&s.modes, "mode", nil, "`GLOB=MODE[:UID:GID]` mode and owner of the files that match, by the last that does. Without one a file has 0644, and with a secret in it 0600, or 0640 in a setgid directory")
+	f.StringArrayVar(&s.Unchecked, "no-check", nil, "`GLOB` files that are not parsed although they are called .yaml, .json or .toml; may be repeated")
+	f.BoolVar(&s.AtomicDir, "atomic-dir", false, "publish all files at once, by swapping one link, as ConfigMap volumes do")
+	f.BoolVar(&s.check, "check", false, "write nothing; print what would change, without secrets")
+	f.BoolVar(&s.validate, "validate", false, "only render and check")
 }
 
 func (s *settings) run(ctx context.Context, p *cli.Process) error {

@@ -52,13 +52,13 @@ Files are made last, when everything else has succeeded.`,
 
 func (s *settings) register(f *cli.Flags) {
 	s.flags = f
-	f.Var((*entries)(&s.plan.Dirs), "dir", "`path[:mode[:uid[:gid]]]` of a directory that must be there; may be repeated")
-	f.Var((*entries)(&s.plan.Files), "file", "`path[:mode[:uid[:gid]]]` of a marker file that must be there; may be repeated")
-	f.StringVar(&s.spec, "spec", "", "`file` with more of both, as YAML")
-	f.BoolVar(&s.recursive, "recursive", false, "give owner and mode to all that is in the directories too, unless they have them already themselves")
+	f.Var((*entries)(&s.plan.Dirs), "dir", "`PATH[:MODE[:UID[:GID]]]` a directory that must be there; may be repeated")
+	f.Var((*entries)(&s.plan.Files), "file", "`PATH[:MODE[:UID[:GID]]]` a marker file that must be there; may be repeated")
+	f.StringVar(&s.spec, "spec", "", "`FILE` a YAML file with more directories and files")
+	f.BoolVar(&s.recursive, "recursive", false, "give mode and owner to all that is in a directory, too, unless it has them already itself")
 	f.BoolVar(&s.plan.Verify, "verify-writable", false, "prove that each directory can be written: write, sync, read back, rename and remove a file")
-	f.Size(&s.plan.MinFree, "min-free", "`size` that must be free, like 1Gi")
-	f.Int64Var(&s.plan.MinInodes, "min-inodes", 0, "`number` of files that it must be possible to make")
+	f.Size(&s.plan.MinFree, "min-free", "how much room there must be, like 1Gi")
+	f.Int64Var(&s.plan.MinInodes, "min-inodes", 0, "`N` how many files it must be possible to make")
 }
 
 // complete adds what is not an option of its own.

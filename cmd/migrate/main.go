@@ -67,21 +67,21 @@ Examples:
 }
 
 func (s *settings) register(f *cli.Flags) {
-	f.StringVar(&s.options.Source, "source", "", "`url` of the directory with the migrations, or its path (default file://"+migration.DefaultSource+")")
-	f.StringVar(&s.path, "path", "", "the same as a `path`")
-	f.StringVar(&s.options.Database, "database", "", "`url` of the database: postgres, mysql, mariadb or sqlite")
-	f.StringVar(&s.passwordFile, "password-file", "", "`file` with the database's password, over that in the URL")
-	f.Duration(&s.options.LockTimeout, "lock-timeout", 5*time.Minute, "how long to wait for other replicas; 0 is for ever")
-	f.Duration(&s.wait, "wait", 0, "how long to wait for the database to come up")
-	f.StringVar(&s.direction, "direction", "", "up or down, instead of the command")
+	f.StringVar(&s.options.Source, "source", "", "`URL` where the migrations are: file:///DIR, or a path (default file://"+migration.DefaultSource+")")
+	f.StringVar(&s.path, "path", "", "`DIR` the same, as golang-migrate's -path")
+	f.StringVar(&s.options.Database, "database", "", "`URL` the database: postgres, mysql, mariadb or sqlite")
+	f.StringVar(&s.passwordFile, "password-file", "", "`FILE` where the database's password is; it goes over one in the URL")
+	f.Duration(&s.options.LockTimeout, "lock-timeout", 5*time.Minute, "how long to wait for other replicas; 0: for ever")
+	f.Duration(&s.wait, "wait", 0, "how long to wait for the database to come up; without it not at all")
+	f.StringVar(&s.direction, "direction", "", "`up|down` the same as the command of that name")
 	f.BoolVar(&s.up, "up", false, "the same as the command up")
 	f.BoolVar(&s.all, "all", false, "with down: take all migrations back")
 	f.BoolVar(&s.options.OutOfOrder, "allow-out-of-order", false, "apply files whose number is below the database's version, too")
-	f.BoolVar(&s.options.Strict, "strict", false, "fail when the database is newer than the files, or when an applied file has changed")
+	f.BoolVar(&s.options.Strict, "strict", false, "fail when the database is newer than the files, or an applied file has changed")
 	f.BoolVar(&s.skip, "skip-statement", false, "with resume: the statement at which it stopped has taken effect")
 	f.BoolVar(&s.dryRun, "dry-run", false, "print what would be run, and run nothing")
 	f.BoolVar(&s.verbose, "verbose", false, "log every statement")
-	f.UintVar(&s.prefetch, "prefetch", 0, "golang-migrate's; has no effect")
+	f.UintVar(&s.prefetch, "prefetch", 0, "`N` golang-migrate's; has no effect")
 }
 
 // A task is a command with its arguments.

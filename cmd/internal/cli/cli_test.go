@@ -34,7 +34,7 @@ func tool(s *settings, run func(context.Context, *Process) error) Tool {
 	return Tool{
 		Name: "ask", Prefix: "ASK", Usage: "ask [options] WORD…", About: "Asks.", Notes: "Example:\n  ask x", SingleDash: true,
 		Flags: func(f *Flags) {
-			f.StringArrayVar(&s.services, "service", nil, "`url` of a service")
+			f.StringArrayVar(&s.services, "service", nil, "`URL` a service to ask")
 			f.Duration(&s.timeout, "timeout", 5*time.Minute, "how long")
 			f.IntVarP(&s.retries, "max-retries", "r", 3, "tries")
 			f.BoolVar(&s.once, "once", false, "ask once")
@@ -219,12 +219,46 @@ func TestHelpAndVersion(t *testing.T) {
 	code, stdout, stderr := execute(tool(&settings{}, nil), []string{"ASK_TIMEOUT=bad"}, "--help")
 	assert.Equal(t, 0, code)
 	assert.Empty(t, stderr)
-	for _, want := range []string{"Usage:\n  ask [options] WORD…\n", "ASK_SERVICE is --service", "--service URL …\n      url of a service\n", "how long (default 5m0s)", "-r, --max-retries", "--log-format FORMAT", "Example:\n  ask x", "  124  a timeout"} {
+	for _, want := range []string{"Usage:\n  ask [options] WORD…\n", "ASK_SERVICE is --service", "--service URL …\n      a service to ask\n", "--timeout DURATION\n      how long (default 5m)\n", "Durations: 5m", "-r, --max-retries", "--log-format text|json", "Example:\n  ask x", "  124  a timeout"} {
 		assert.Contains(t, stdout, want)
+	}
+	for line := range strings.Lines(stdout) {
+		assert.LessOrEqual(t, len(line), 81, line)
 	}
 	code, stdout, _ = execute(tool(&settings{}, nil), nil, "--version")
 	assert.Equal(t, 0, code)
 	assert.Regexp(t, `^ask \S+ \(.*go1\.`, stdout)
+}
+
+// What a tool has none of is not explained.
+func TestHelpHasOnlyWhatThereIs(t *testing.T) {
+	t.Parallel()
+	tool := Tool{Name: "make", Prefix: "MAKE", Usage: "make", About: "Makes.", Flags: func(f *Flags) { f.String("dir", "", "`DIR` where") }}
+	code, stdout, _ := execute(tool, nil, "--help")
+	assert.Equal(t, 0, code)
+	assert.Contains(t, stdout, "MAKE_DIR is --dir")
+	for _, other := range []string{"124", "Durations", "repeated"} {
+		assert.NotContains(t, stdout, other)
+	}
+}
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	assert.Equal(t, "  a b\n", wrap("  ", "a  b"))
+	eight := strings.Repeat("é", 8)
+	assert.Equal(t, strings.Repeat(" "+eight, 8)+"\n "+eight+"\n", wrap(" ", strings.Repeat(eight+" ", 9)))
+	long := strings.Repeat("x", 100)
+	assert.Equal(t, "  a\n  "+long+"\n  b\n", wrap("  ", "a "+long+" b"), "a long word stands alone")
+}
+
+func TestDurationsInHelp(t *testing.T) {
+	t.Parallel()
+	for value, want := range map[time.Duration]string{
+		0: "0", 3 * time.Second: "3s", 5 * time.Minute: "5m", time.Hour: "1h", 10 * time.Minute: "10m", 70 * time.Second: "1m10s", 90 * time.Minute: "1h30m",
+		20 * time.Hour: "20h", 250 * time.Millisecond: "250ms", time.Hour + 5*time.Second: "1h0m5s",
+	} {
+		assert.Equal(t, want, (*duration)(&value).String())
+	}
 }
 
 func TestLogsAreRedacted(t *testing.T) {

@@ -46,8 +46,8 @@ func newFlags(t Tool) *Flags {
 	if t.Flags != nil {
 		t.Flags(f)
 	}
-	f.Var(&f.format, "log-format", "how log lines look: text or json")
-	f.Var(&f.level, "log-level", "what is logged: debug, info, warn or error")
+	f.Var(&f.format, "log-format", "`text|json` how log lines look")
+	f.Var(&f.level, "log-level", "`debug|info|warn|error` the least that is logged")
 	f.BoolVarP(&f.help, "help", "h", false, "print this help")
 	f.BoolVar(&f.version, "version", false, "print the version")
 	return f
@@ -203,11 +203,19 @@ func accepted(flag *pflag.Flag, value string, err error) error {
 
 type duration time.Duration
 
+// String is the duration as people write it: 5m, not 5m0s.
 func (d *duration) String() string {
 	if *d == 0 {
 		return "0"
 	}
-	return time.Duration(*d).String()
+	s := time.Duration(*d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 func (d *duration) Type() string { return "duration" }

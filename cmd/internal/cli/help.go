@@ -7,31 +7,45 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/pflag"
 )
 
-const exitCodes = `  0    done
-  124  a timeout
+const (
+	exitCodes = `  0    done
   125  a bad setting, or what it was asked for cannot be done
   143  stopped by TERM; 128+n by signal n
 `
+	exitCodeTimeout = "  124  a timeout\n" // of tools that have one
+)
+
+// columns is how wide the help is, but for what a tool has laid out itself.
+const columns = 80
 
 // printHelp prints the help from the table of options that parses them.
 func (f *Flags) printHelp(w io.Writer, t Tool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Usage:\n%s\n\n%s\n\n", indent(t.Usage), strings.TrimSpace(t.About))
-	fmt.Fprintf(&b, "Every option has a variable: %s is --%s. The option wins over the\n", t.variable(f.first()), f.first())
-	b.WriteString("variable, and that over the default; an option that may be repeated takes its\n" +
-		"values from the variable separated by white space. Where a variable would hold\n" +
-		"a secret, its name with _FILE added names a file with the value.\n" +
-		"Durations: 5m, 250ms, or a number of seconds.\n\nOptions:\n")
+	durations, lists := f.kinds()
+	about := fmt.Sprintf("Every option has a variable: %s is --%s. The option wins over the variable, and that over the default. ", t.variable(f.first()), f.first())
+	if lists {
+		about += "Where an option may be repeated (…), the values in its variable are separated by white space. "
+	}
+	about += "Where a variable would hold a secret, its name with _FILE added names a file with the value. "
+	if durations {
+		about += "Durations: 5m, 250ms, or a number of seconds."
+	}
+	b.WriteString(wrap("", about) + "\nOptions:\n")
 	f.VisitAll(func(flag *pflag.Flag) { b.WriteString(describe(flag)) })
 	if t.Notes != "" {
 		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(t.Notes))
 	}
-	codes := slices.Sorted(strings.Lines(exitCodes + t.Codes))
-	b.WriteString("\nExit codes:\n" + strings.Join(codes, ""))
+	codes := exitCodes + t.Codes
+	if durations {
+		codes += exitCodeTimeout
+	}
+	b.WriteString("\nExit codes:\n" + strings.Join(slices.Sorted(strings.Lines(codes)), ""))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -46,26 +60,57 @@ func (f *Flags) first() (name string) {
 	return name
 }
 
-// describe is one option in the help.
+// kinds tells whether any option is a duration, and whether any may be repeated.
+func (f *Flags) kinds() (durations, lists bool) {
+	f.VisitAll(func(flag *pflag.Flag) {
+		_, duration := flag.Value.(*duration)
+		_, list := flag.Value.(pflag.SliceValue)
+		durations, lists = durations || duration, lists || list
+	})
+	return durations, lists
+}
+
+// describe is one option in the help. Its usage says in back quotes what the
+// value is, "`PATH` where the file goes", or the type of the value does.
 func describe(flag *pflag.Flag) string {
-	metavar, usage := pflag.UnquoteUsage(flag)
-	if metavar = strings.ToUpper(metavar); flag.Value.Type() == "bool" {
-		metavar = ""
-	} else if metavar != "" {
-		metavar = " " + metavar
+	value, usage := strings.ToUpper(flag.Value.Type()), flag.Usage
+	if rest, ok := strings.CutPrefix(usage, "`"); ok {
+		value, usage, _ = strings.Cut(rest, "` ")
+	}
+	if value = " " + value; flag.Value.Type() == "bool" {
+		value = ""
 	}
 	if _, ok := flag.Value.(pflag.SliceValue); ok {
-		metavar += " …"
+		value += " …"
 	}
 	short := ""
 	if flag.Shorthand != "" {
 		short = "-" + flag.Shorthand + ", "
 	}
-	def := flag.DefValue
-	if def == "" || def == "false" || def == "[]" || def == "0" || def == "0s" {
-		return fmt.Sprintf("  %s--%s%s\n      %s\n", short, flag.Name, metavar, usage)
+	if def := flag.DefValue; !slices.Contains([]string{"", "false", "[]", "0"}, def) {
+		usage += " (default " + def + ")"
 	}
-	return fmt.Sprintf("  %s--%s%s\n      %s (default %s)\n", short, flag.Name, metavar, usage, def)
+	return fmt.Sprintf("  %s--%s%s\n%s", short, flag.Name, value, wrap("      ", usage))
+}
+
+// wrap breaks a text into lines behind an indent.
+func wrap(indent, text string) string {
+	var b strings.Builder
+	column := columns
+	for word := range strings.FieldsSeq(text) {
+		n := utf8.RuneCountInString(word)
+		if column+1+n <= columns {
+			b.WriteString(" " + word)
+			column += 1 + n
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(indent + word)
+		column = len(indent) + n
+	}
+	return b.String() + "\n"
 }
 
 func indent(text string) string {
