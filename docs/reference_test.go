@@ -29,9 +29,11 @@ func TestReferenceShowsThePrograms(t *testing.T) {
 	entries, err := os.ReadDir(binDir)
 	require.NoError(t, err)
 	var tools strings.Builder
+	var list []string
 	for _, e := range entries {
 		if e.Type().IsRegular() && e.Name() != entrypoint {
 			tools.WriteString(toolSection(t, e.Name()))
+			list = append(list, fmt.Sprintf("[%s](#%[1]s)", e.Name()))
 		}
 	}
 	help := helpOf(t, entrypoint)
@@ -39,7 +41,9 @@ func TestReferenceShowsThePrograms(t *testing.T) {
 	require.NoError(t, err)
 	want := string(shown)
 	for name, content := range map[string]string{
+		"list":  "- the tools: " + strings.Join(list, ", ") + "\n",
 		"usage": usage(help),
+		"flags": flagTable(help),
 		"codes": exitCodes(help, "the command's own, or the failing hook's", "128+n when signal n killed it"),
 		"tools": tools.String(),
 	} {
@@ -74,6 +78,20 @@ func part(help, heading string) string {
 func usage(help string) string {
 	forms := "\n" + part(help, "Usage:")
 	return "<!-- not run: forms, and no commands -->\n```text" + strings.ReplaceAll(forms, "\n  ", "\n") + "\n```\n"
+}
+
+var flagLine = regexp.MustCompile(`(?m)^  (-.+?) {2,}(.+)$`)
+
+// flagTable has the options of cleanimg-init that are no settings.
+func flagTable(help string) string {
+	_, rest, _ := strings.Cut(help, "\nOptions that are no settings")
+	block, _, _ := strings.Cut(rest, "\n\n")
+	var b strings.Builder
+	b.WriteString("| option | |\n|---|---|\n")
+	for _, m := range flagLine.FindAllStringSubmatch(block, -1) {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", m[1], cell(m[2]))
+	}
+	return b.String()
 }
 
 var (

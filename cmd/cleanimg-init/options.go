@@ -199,10 +199,15 @@ Options end at the first word that is not one. Every setting below is a variable
 and, but for HTTP_LISTEN, an option: ` + supervisor.Prefix + `_STEP_TIMEOUT is --step-timeout.
 The option wins. Durations: 5m, 250ms, or a number of seconds; 0 is none.
 
-  --no-hooks   run no hooks
-  -s -g -v -w -p SIG -e CODE   as in tini: subreaper (always), signals to the
-               process group, log debug, warn of reaped orphans, signal to get
-               when the parent dies, exit code to report as 0
+Options that are no settings; the letters mean what they mean in tini:
+  --no-hooks  run no hooks, as with --hooks-skip '*'
+  -g          signals go to the command's process group: --signal-target group
+  -v          log more: --log-level debug
+  -w          warn of each orphan that is reaped
+  -e CODE     report this exit code of the command as 0; may be repeated
+  -p SIGNAL   get this signal when the parent dies
+  -s          nothing: where it is not PID 1 it always is a subreaper
+  -h          the same as --help
 
 Variables, each after ` + supervisor.Prefix + `_:
 `

@@ -4,9 +4,11 @@ package main
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+	"unicode"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -85,6 +87,30 @@ func TestHelpAndOptionsCoverEverySetting(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, map[string]string{v.Name: "value"}, o.settings)
 		}
+	}
+}
+
+// Of the letters and the long options, the help has those that are taken, and
+// the reference too, because its table is made from the help.
+func TestHelpHasEveryOption(t *testing.T) {
+	var help bytes.Buffer
+	require.Zero(t, run([]string{"cleanimg-init", "--help"}, nil, &help, &help))
+	listed := func(option string) bool {
+		return regexp.MustCompile(`(?m)^  (cleanimg-init .*)?` + option + `( |$)`).MatchString(help.String())
+	}
+	for letter := '0'; letter <= 'z'; letter++ {
+		if !unicode.IsLetter(letter) && !unicode.IsDigit(letter) {
+			continue
+		}
+		_, err := parseOptions([]string{"-" + string(letter), "9"})
+		assert.Equal(t, err == nil, listed("-"+string(letter)), "-%c", letter)
+	}
+	for _, m := range regexp.MustCompile(`--[a-z-]+`).FindAllString(help.String(), -1) {
+		_, err := parseOptions([]string{m, "ready"})
+		assert.NoError(t, err, m)
+	}
+	for _, v := range []verb{verbHelp, verbVersion, verbCheck, verbProbe, verbInstall, "--no-hooks"} {
+		assert.True(t, listed(string(v)), v)
 	}
 }
 
