@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -50,6 +51,10 @@ func TestBlocks(t *testing.T) {
 					t.Logf("%s is not run: %s", name, b.notRun)
 					continue
 				}
+				dir := dir
+				if b.source {
+					dir = copyOfTheSource(t)
+				}
 				t.Run(name, func(t *testing.T) { b.run(t, dir) })
 			}
 		})
@@ -71,7 +76,11 @@ func (b block) run(t *testing.T, dir string) {
 		assert.True(t, json.Valid([]byte(b.text)), b.text)
 	case b.file != "": // some other file
 	case b.lang == "sh":
-		out, err := shell(dir, b.text)
+		var env []string
+		if b.source {
+			env = goEnv()
+		}
+		out, err := shell(dir, b.text, env...)
 		assert.NoError(t, err, "%s", out)
 	case b.lang == "console":
 		runConsole(t, dir, b.text)
@@ -87,7 +96,7 @@ var isCommand = regexp.MustCompile(`^(\$ )?([A-Z_]+=\S* )*(cleanimg-init|await|c
 
 // shell runs a script as in an image with our programs, and returns all of its
 // output. What it leaves behind is ended.
-func shell(dir, script string) (string, error) {
+func shell(dir, script string, env ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-eu", "-c", script)
@@ -97,6 +106,7 @@ func shell(dir, script string) (string, error) {
 		// The tests of several pages run at once.
 		"CLEANIMG_INIT_HTTP_LISTEN=off",
 	}
+	cmd.Env = append(cmd.Env, env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -111,6 +121,38 @@ func shell(dir, script string) (string, error) {
 	}
 	return out.String(), err
 }
+
+// copyOfTheSource is what a clone has that is needed to build and test.
+func copyOfTheSource(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "source")
+	for _, name := range []string{"cmd", "docs", "hooks", "integration", "probes", "reaper", "supervisor"} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, name), os.DirFS(filepath.Join("..", name))))
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := os.ReadFile(filepath.Join("..", name))
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), text, 0o644))
+	}
+	return dir
+}
+
+// goEnv has what the go command would otherwise make anew in another home.
+var goEnv = sync.OnceValue(func() (env []string) {
+	path, err := exec.LookPath("go")
+	if err != nil {
+		return nil
+	}
+	names := []string{"GOCACHE", "GOMODCACHE", "GOPATH", "GOPROXY", "GOSUMDB", "GOFLAGS", "GOTOOLCHAIN"}
+	values, err := exec.Command(path, append([]string{"env"}, names...)...).Output()
+	if err != nil {
+		return nil
+	}
+	for i, value := range strings.Split(strings.TrimSuffix(string(values), "\n"), "\n") {
+		env = append(env, names[i]+"="+value)
+	}
+	return append(env, "PATH="+binDir+":"+filepath.Dir(path)+":/usr/local/bin:/usr/bin:/bin")
+})
 
 // runConsole runs the commands of a session, and compares what they print.
 func runConsole(t *testing.T, dir, session string) {

@@ -4,9 +4,11 @@
 // their links, and keep reference.md as the programs are.
 //
 // A code block is judged by its language; see TestBlocks. One that can't be run
-// says why in a comment on the line before it:
+// says why in a comment on the line before it; one that needs the source is run
+// in a copy of it:
 //
 //	<!-- not run: needs a cluster -->
+//	<!-- run in the source -->
 package docs
 
 import (
@@ -104,6 +106,7 @@ type block struct {
 	file   string // the word after the language: the file that the block is
 	text   string
 	notRun string // why it is not run
+	source bool   // run in a copy of the source
 	line   int
 }
 
@@ -117,9 +120,11 @@ func (p page) blocks() (all []block) {
 			b.lang, b.file, _ = strings.Cut(string(fence.Info.Value(p.src)), " ")
 		}
 		if comment, ok := n.PreviousSibling().(*ast.HTMLBlock); ok {
-			_, reason, _ := strings.Cut(string(comment.Lines().Value(p.src)), "<!-- not run: ")
+			said := string(comment.Lines().Value(p.src))
+			_, reason, _ := strings.Cut(said, "<!-- not run: ")
 			b.notRun, _, _ = strings.Cut(reason, "-->")
 			b.notRun = strings.TrimSpace(b.notRun)
+			b.source = strings.Contains(said, "<!-- run in the source -->")
 		}
 		all = append(all, b)
 	})

@@ -18,12 +18,12 @@ import (
 )
 
 var (
-	testName = regexp.MustCompile(`^([a-z]+)\.((?:Test|Fuzz)\w+)$`)
+	testName = regexp.MustCompile(`\b([a-z]+)\.((?:Test|Fuzz)\w+)`)
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 )
 
-// TestTestsExist looks for the tests that the pages name, as `reaper.TestStorm`
-// or with a link to the file.
+// TestTestsExist looks for the tests that the pages name, as reaper.TestStorm or
+// with a link to the file.
 func TestTestsExist(t *testing.T) {
 	byPackage := map[string][]string{}
 	files, err := filepath.Glob("../*/*_test.go")
@@ -35,17 +35,17 @@ func TestTestsExist(t *testing.T) {
 		byPackage[pkg] = append(byPackage[pkg], testsOf(t, file)...)
 	}
 	for _, p := range pages(t) {
+		for _, m := range testName.FindAllStringSubmatch(string(p.src), -1) {
+			assert.Contains(t, byPackage[m[1]], m[2], "%s names %s, which there is not", p.path, m[0])
+		}
 		p.walk(func(n ast.Node) {
-			switch n := n.(type) {
-			case *ast.CodeSpan:
-				if m := testName.FindStringSubmatch(headingText(n, p.src)); m != nil {
-					assert.Contains(t, byPackage[m[1]], m[2], "%s names %s, which there is not", p.path, m[0])
-				}
-			case *ast.Link:
-				if name := headingText(n, p.src); strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Fuzz") {
-					file := filepath.Join(filepath.Dir(p.path), string(n.Destination))
-					assert.NoError(t, hasTest(file, name), "%s has a link to %s", p.path, name)
-				}
+			link, ok := n.(*ast.Link)
+			if !ok {
+				return
+			}
+			if name := headingText(n, p.src); strings.HasPrefix(name, "Test") || strings.HasPrefix(name, "Fuzz") {
+				file := filepath.Join(filepath.Dir(p.path), string(link.Destination))
+				assert.NoError(t, hasTest(file, name), "%s has a link to %s", p.path, name)
 			}
 		})
 	}
