@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -120,4 +121,28 @@ func TestComparisonHasWhatWasMeasured(t *testing.T) {
 		return
 	}
 	assert.Equal(t, want, string(shown), "run: go test ./docs -run Comparison -update")
+}
+
+// How a grace period is divided is in shutdown.md as the program does it, which
+// says so of a drain delay that does not fit.
+func TestGracePeriodIsDividedAsSaid(t *testing.T) {
+	text, err := os.ReadFile("shutdown.md")
+	require.NoError(t, err)
+	rows := regexp.MustCompile(`(?m)^\| .* \| (\d\S*) \| (\d\S*) \| (\d\S*) \|$`).FindAllStringSubmatch(string(text), -1)
+	require.Len(t, rows, 3)
+	for _, row := range rows {
+		check := exec.Command(filepath.Join(binDir, entrypoint), "--check")
+		check.Env = []string{"CLEANIMG_INIT_GRACE_PERIOD=" + row[1], "CLEANIMG_INIT_DRAIN_DELAY=" + row[1]}
+		out, err := check.CombinedOutput()
+		require.Error(t, err)
+		said := regexp.MustCompile(`: (\S+) of that are kept .*; want less than (\S+)\n`).FindStringSubmatch(string(out))
+		require.NotNil(t, said, "%s", out)
+		for shown, is := range map[string]string{row[2]: said[2], row[3]: said[1]} {
+			a, err := time.ParseDuration(shown)
+			require.NoError(t, err)
+			b, err := time.ParseDuration(is)
+			require.NoError(t, err)
+			assert.Equal(t, b, a, row[0])
+		}
+	}
 }
