@@ -320,6 +320,68 @@ func inMountedFile(templates, out, volume string) error {
 	return err
 }
 
+// smallVolume mounts a small file system.
+func smallVolume(t *testing.T, dir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a small file system")
+	}
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("a tmpfs can't be mounted here: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
+// TestFullDisk: when one file cannot be written the others are as they were.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("x", 100_000)
+	for name, atomic := range map[string]bool{"file by file": false, "atomic directory": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setUp(t, map[string]string{"a": "old", "m": "old"})
+			smallVolume(t, f.OutputDir)
+			f.AtomicDir = atomic
+			f.commit()
+			entries, err := os.ReadDir(f.OutputDir)
+			require.NoError(t, err)
+			f.templates(map[string]string{"a": "new", "m": "new", "z": big})
+			_, err = f.render().Commit(t.Context())
+			require.ErrorIs(t, err, unix.ENOSPC)
+			require.ErrorContains(t, err, "write z: ")
+			require.ErrorContains(t, err, "nothing was changed")
+			assert.Equal(t, "oldold", f.read("a")+f.read("m"))
+			after, err := os.ReadDir(f.OutputDir)
+			require.NoError(t, err)
+			assert.Len(t, after, len(entries), "nothing is left behind: %v", after)
+			f.templates(map[string]string{"z": "small"})
+			f.commit()
+			assert.Equal(t, "newnewsmall", f.read("a")+f.read("m")+f.read("z"))
+		})
+	}
+	// A file that something is mounted on is written in place, after those
+	// before it were replaced: they are put back.
+	t.Run("mounted file", func(t *testing.T) {
+		t.Parallel()
+		f := setUp(t, map[string]string{"a": "old", "z": "old"})
+		f.commit()
+		small := filepath.Join(t.TempDir(), "small")
+		smallVolume(t, small)
+		writeFile(t, filepath.Join(small, "z"), "old on the volume")
+		target := filepath.Join(f.OutputDir, "z")
+		require.NoError(t, unix.Mount(filepath.Join(small, "z"), target, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
+		f.templates(map[string]string{"a": "new", "b": "new", "z": big})
+		_, err := f.render().Commit(t.Context())
+		require.ErrorIs(t, err, unix.ENOSPC)
+		require.ErrorContains(t, err, "write z: ")
+		require.ErrorContains(t, err, "all files are put back")
+		assert.Equal(t, "old"+"old on the volume", f.read("a")+f.read("z"))
+		f.onlyHas("a", "z")
+	})
+}
+
 // TestMayNotWrite: the message says who would have to change what.
 func TestMayNotWrite(t *testing.T) {
 	t.Parallel()
