@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -143,6 +144,21 @@ func TestTerminationLog(t *testing.T) {
 		in := Run(t, Options{NoMessage: true, Files: []File{{Path: messagePath, Mode: 0o444}, Hook("10-a", "exit 4")}})
 		assert.Equal(t, 4, in.Wait())
 		assert.Empty(t, in.File(messagePath))
+	})
+	t.Run("on a read-only file system is fine", func(t *testing.T) {
+		t.Parallel()
+		log := filepath.Join(t.TempDir(), "log")
+		require.NoError(t, os.WriteFile(log, nil, 0o666))
+		require.NoError(t, os.Chmod(log, 0o666))
+		in := Run(t, Options{
+			NoMessage: true, Mounts: []Mount{{Host: log, Inside: "/tmp/log", ReadOnly: true}},
+			Env: env("CLEANIMG_INIT_TERMINATION_LOG=/tmp/log"), Files: []File{Hook("10-a", "write /tmp/log x")},
+		})
+		assert.Equal(t, 99, in.Wait(), "the hook's own")
+		assert.Contains(t, in.Stderr.String(), "testprog: write: open /tmp/log: read-only file system")
+		info, err := os.Stat(log)
+		require.NoError(t, err)
+		assert.Zero(t, info.Size())
 	})
 	t.Run("a breadcrumb while a step runs, nothing while the command does", func(t *testing.T) {
 		t.Parallel()
