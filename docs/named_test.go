@@ -211,6 +211,19 @@ func makeCommand(t *testing.T) func(words []string) error {
 	}
 }
 
+// CONTRIBUTING.md has every target of the Makefile, but the list of them.
+func TestEveryTargetIsShown(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	require.NoError(t, err)
+	page, err := os.ReadFile("../CONTRIBUTING.md")
+	require.NoError(t, err)
+	for _, m := range makeTarget.FindAllStringSubmatch(string(makefile), -1) {
+		if m[1] != "help" {
+			assert.Regexp(t, "(?m)^\\| `make "+m[1]+"[ `]", string(page))
+		}
+	}
+}
+
 var (
 	testFlag = regexp.MustCompile(`flag\.[A-Z]\w+\("([a-z]+)"`)
 	// Those of go test itself; true: a value follows.
