@@ -5,10 +5,12 @@ package examples
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,7 +169,7 @@ func TestRedisConfig(t *testing.T) {
 	address := l.Addr().String()
 	require.NoError(t, l.Close())
 	_, port, _ := net.SplitHostPort(address)
-	dir := generate(t, "redis", []string{"REDIS_PORT=" + port, "REDIS_DIR=" + scratch, "REDIS_PASSWORD_FILE=" + password})
+	dir := generate(t, "redis", []string{"REDIS_PORT_NUMBER=" + port, "REDIS_DIR=" + scratch, "REDIS_PASSWORD_FILE=" + password, "REDIS_PORT=tcp://10.96.0.7:6379"})
 	info, err := os.Stat(filepath.Join(dir, "redis.conf"))
 	require.NoError(t, err)
 	assert.EqualValues(t, 0o600, info.Mode().Perm())
@@ -220,7 +222,7 @@ func TestPrometheusConfig(t *testing.T) {
 
 func TestSpringConfig(t *testing.T) {
 	t.Parallel()
-	dir := generate(t, "spring", []string{"DB_HOST=db", "DB_PASSWORD=p@ss"})
+	dir := generate(t, "spring", []string{"DB_HOST=db", "DB_PASSWORD=p@ss", "DB_PORT=tcp://10.96.0.8:5432"})
 	data, err := os.ReadFile(filepath.Join(dir, "application.yaml"))
 	require.NoError(t, err)
 	var config map[string]any
@@ -229,4 +231,20 @@ func TestSpringConfig(t *testing.T) {
 	assert.Equal(t, "jdbc:postgresql://db:5432/${DB_NAME:webapp}", datasource["url"])
 	assert.Equal(t, "p@ss", datasource["password"])
 	assert.Equal(t, map[string]any{"pool-name": "${spring.application.name}-pool"}, datasource["hikari"])
+}
+
+// TestNoServiceLinks: Kubernetes sets NAME_PORT=tcp://10.96.0.7:6379 and
+// NAME_SERVICE_HOST for a Service called name. What users copy must not take
+// such a variable for a setting.
+func TestNoServiceLinks(t *testing.T) {
+	t.Parallel()
+	linked := regexp.MustCompile(`(?:\$\{|env "|\.Env\.)\w+(?:_PORT|_PORT_\d+_\w+|_SERVICE_\w+)\b`)
+	require.NoError(t, filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasSuffix(path, ".go") || path == "compose/compose.yaml" { // its variables are no container's
+			return err
+		}
+		text, err := os.ReadFile(path)
+		assert.Empty(t, linked.FindAllString(string(text), -1), path)
+		return err
+	}))
 }
