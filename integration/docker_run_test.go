@@ -244,6 +244,36 @@ func TestDockerInstall(t *testing.T) {
 	assert.Equal(t, 21, app.wait())
 }
 
+// TestDockerForeignStopSignal: somebody else's image may ask for a stop signal
+// that is none of ours. Named, it begins the shutdown and arrives as it is.
+func TestDockerForeignStopSignal(t *testing.T) {
+	needDocker(t)
+	t.Parallel()
+
+	image := newAppRoot(t).image()
+	for _, tt := range []struct{ name, signals, ending string }{
+		{"not named", "TERM,INT", ""},
+		{"named", "TERM,INT,QUIT", "msg=stopping signal=QUIT drain=100ms grace=20s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c := startContainer(t, image, []string{
+				"--stop-signal", "QUIT", "--entrypoint", "/usr/local/bin/cleanimg-init", "--env", "CLEANIMG_INIT_STOP_SIGNALS=" + tt.signals,
+				"--env", "CLEANIMG_INIT_DRAIN_DELAY=100ms", "--env", "CLEANIMG_INIT_GRACE_PERIOD=20s",
+			}, "/bin/testprog", "trap", "-ready", "/tmp/ready", "-on", "QUIT=3")
+			requireFile(t, c, "/tmp/ready")
+			code, _ := c.stop()
+			assert.Equal(t, 3, code)
+			assert.Contains(t, c.log(), "got QUIT")
+			if tt.ending == "" {
+				assert.NotContains(t, c.log(), "msg=stopping")
+			} else {
+				assert.Contains(t, c.log(), tt.ending)
+			}
+		})
+	}
+}
+
 // requireFile waits until there is a file in the container.
 func requireFile(t *testing.T, c *dockerContainer, file string) {
 	t.Helper()
