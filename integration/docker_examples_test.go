@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -86,23 +87,38 @@ func (e *exampleImages) buildIn(dir, example string, args ...string) string {
 	return name
 }
 
-// webApp builds the last stage of the Go service's Dockerfile on a binary that
-// was built here: the stage before it wants a Go installation in an image.
-func (e *exampleImages) webApp() string {
+// withoutBuild is a folder with an example whose stage "build" is left out: it
+// wants a compiler in an image. What it would make is expected in "out".
+func (e *exampleImages) withoutBuild(example string) (dir, out string) {
 	e.t.Helper()
-	data, err := os.ReadFile("../examples/docker/go/Dockerfile")
+	dir = e.t.TempDir()
+	require.NoError(e.t, os.CopyFS(dir, os.DirFS(filepath.Join("..", "examples", "docker", example))))
+	file := filepath.Join(dir, "Dockerfile")
+	data, err := os.ReadFile(file)
 	require.NoError(e.t, err)
-	head, rest, ok := strings.Cut(string(data), "FROM golang:")
-	require.True(e.t, ok)
-	_, last, ok := strings.Cut(rest, "FROM scratch")
-	require.True(e.t, ok)
-	last = strings.Replace(last, "--from=build /out/web-app", "web-app", 1)
-	dir := e.t.TempDir()
-	require.NoError(e.t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(head+"FROM scratch"+last), 0o644))
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "web-app"), "../examples/docker/go")
+	require.Regexp(e.t, buildStage, string(data))
+	text := strings.ReplaceAll(buildStage.ReplaceAllString(string(data), "$1"), "--from=build /out/", "out/")
+	require.NoError(e.t, os.WriteFile(file, []byte(text), 0o644))
+	out = filepath.Join(dir, "out")
+	require.NoError(e.t, os.Mkdir(out, 0o755))
+	return dir, out
+}
+
+var buildStage = regexp.MustCompile(`(?ms)^FROM \S+ AS build$.*?^(FROM )`)
+
+// compile builds one of the programs in examples/docker.
+func (e *exampleImages) compile(program, output string) {
+	e.t.Helper()
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", output, "../examples/docker/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(e.t, err, "%s", out)
+}
+
+func (e *exampleImages) webApp() string {
+	e.t.Helper()
+	dir, out := e.withoutBuild("go")
+	e.compile("go", filepath.Join(out, "web-app"))
 	return e.buildIn(dir, "web-app")
 }
 
@@ -120,25 +136,42 @@ func (e *exampleImages) nginx() string {
 	return e.build("nginx", base)
 }
 
-// postgres has a certificate besides, and the password of its user.
+// postgres has a certificate besides, and the password of its superuser.
 func (e *exampleImages) postgres() string {
 	e.t.Helper()
 	bin := postgresBin(e.t)
-	base := newImageRoot(e.t)
-	for _, program := range []string{"postgres", "initdb", "psql"} {
-		base.program(filepath.Join(bin, program))
+	initdb := newImageRoot(e.t)
+	initdb.postgres(bin, "postgres", "initdb")
+	for _, name := range []string{"sh", "chmod"} {
+		initdb.copy("/bin/busybox", "/bin/"+name)
 	}
-	lib := filepath.Join(filepath.Dir(bin), "lib")
-	base.tree(lib, lib, func(_ string, dir bool) bool { return dir })
-	share := "/usr/share/postgresql/" + filepath.Base(filepath.Dir(bin))
-	base.tree(share, share, func(name string, dir bool) bool { return dir && name == "man" })
-	base.file("/etc/passwd", 0o644, "nonroot:x:65532:65532::/tmp:/sbin/nologin\n") // initdb asks for its user's name
-	base.copy("/bin/busybox", "/bin/sh")                                           // initdb starts the server through it
+	initdb.file("/etc/passwd", 0o644, "nobody:x:65534:65534::/:/sbin/nologin\n")
+	initdb.dir("/tmp", 0o1777, 0)
+	// The classic builder leaves the stage that is made of it, with this label.
+	label := labLabel + ".stage=" + e.name
+	initdb.imageNamed(e.name+"-postgres-initdb", "LABEL "+label)
+	e.t.Cleanup(func() { dockerTry("image", "prune", "--force", "--filter", "label="+label) })
+
+	base := newImageRoot(e.t)
+	base.postgres(bin, "postgres", "psql")
 	base.file("/run/secrets/postgres", 0o644, "superuser\n")
-	base.dir("/data", 0o700, 65532) // a new volume has the owner of what it hides
 	base.file("/etc/postgres/cert.pem", 0o644, e.certificate(base))
 	base.imageNamed(e.name + "-postgres-base")
-	return e.buildIn("../examples/docker/postgres", "postgres", "BASE="+e.name+"-postgres-base", "PGBIN="+bin)
+	dir, out := e.withoutBuild("postgres")
+	e.compile("postgres/newdb", filepath.Join(out, "newdb"))
+	return e.buildIn(dir, "postgres", "BASE="+e.name+"-postgres-base", "INITDB="+e.name+"-postgres-initdb", "PGBIN="+bin)
+}
+
+// postgres adds some of PostgreSQL's programs, and what they read.
+func (r *imageRoot) postgres(bin string, programs ...string) {
+	r.t.Helper()
+	for _, program := range programs {
+		r.program(filepath.Join(bin, program))
+	}
+	lib := filepath.Join(filepath.Dir(bin), "lib")
+	r.tree(lib, lib, func(_ string, dir bool) bool { return dir }) // the folders hold bitcode for the compiler
+	share := "/usr/share/postgresql/" + filepath.Base(filepath.Dir(bin))
+	r.tree(share, share, func(name string, dir bool) bool { return dir && (name == "man" || name == "extension/locale") })
 }
 
 // certificate returns one, and adds its key as a file of the server's user.
@@ -190,12 +223,10 @@ func service(t *testing.T, network, name, image string, options []string, comman
 // database starts PostgreSQL with TLS, a user webapp and a database webapp.
 func database(t *testing.T, network, image string) *dockerContainer {
 	t.Helper()
-	c := service(t, network, "postgres.database.svc.cluster.local", image, []string{"--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres"},
+	return service(t, network, "postgres.database.svc.cluster.local", image,
+		[]string{"--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres", "--env", "APP_USER=webapp", "--env", "APP_PASSWORD=change-me"},
 		"postgres", "-k", "/tmp", "-c", "listen_addresses=*", "-c", "fsync=off", "-c", "ssl=on",
 		"-c", "ssl_cert_file=/etc/postgres/cert.pem", "-c", "ssl_key_file=/etc/postgres/key.pem", "-c", "hba_file=/etc/postgresql/pg_hba.conf")
-	query(t, c, "postgres", "CREATE USER webapp PASSWORD 'change-me'")
-	query(t, c, "postgres", "CREATE DATABASE webapp OWNER webapp")
-	return c
 }
 
 // query runs SQL as the superuser.

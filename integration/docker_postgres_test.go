@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -21,13 +22,7 @@ func TestDockerPostgres(t *testing.T) {
 	t.Parallel()
 
 	root := newAppRoot(t)
-	for _, program := range []string{"postgres", "initdb", "psql"} {
-		root.program(filepath.Join(bin, program))
-	}
-	root.tree(filepath.Join(filepath.Dir(bin), "lib"), filepath.Join(filepath.Dir(bin), "lib"),
-		func(name string, dir bool) bool { return dir }) // the folders hold bitcode for the compiler
-	share := "/usr/share/postgresql/" + filepath.Base(filepath.Dir(bin))
-	root.tree(share, share, func(name string, dir bool) bool { return dir && (name == "man" || name == "extension/locale") })
+	root.postgres(bin, "postgres", "initdb", "psql")
 	root.file("/etc/passwd", 0o644, "nonroot:x:65532:65532::/tmp:/sbin/nologin\n") // initdb asks for its user's name
 	root.copy("/bin/busybox", "/bin/sh")
 	root.hook("10-gate", "await /tmp/gate\n")
@@ -72,6 +67,59 @@ timeout: 2m
 	assert.Contains(t, c.log(), "received fast shutdown request")
 	assert.Contains(t, c.log(), "database system is shut down")
 	assert.Contains(t, <-session, "terminating connection due to administrator command")
+}
+
+// TestDockerNewDatabase starts the image of examples/docker/postgres, which has
+// no shell, on a new volume, and again on one that it has filled.
+func TestDockerNewDatabase(t *testing.T) {
+	bin := postgresBin(t)
+	needDocker(t, bin+"/postgres", bin+"/initdb", bin+"/psql", "/bin/busybox")
+	t.Parallel()
+	image, volume := newExampleImages(t).postgres(), newVolume(t)
+	mount := []string{"--volume", volume + ":/data"}
+	failing := func(want string, options ...string) {
+		t.Helper()
+		termination := mountedLog(t)
+		c := startContainer(t, image, append(append(options, mount...), "--volume", termination+":"+messagePath))
+		assert.Equal(t, 1, c.wait())
+		message, err := os.ReadFile(termination)
+		require.NoError(t, err)
+		assert.Contains(t, string(message), "20-newdb")
+		assert.Contains(t, string(message), want)
+	}
+	as := func(c *dockerContainer, user, password, sql string) (string, int) {
+		return dockerTry("exec", "--env", "PGPASSWORD="+password, c.name, bin+"/psql", "-h", "127.0.0.1", "-U", user, "-d", "shop", "-Atqc", sql)
+	}
+
+	failing("newdb: there is no password: set POSTGRES_PASSWORD_FILE, or POSTGRES_PASSWORD")
+	failing("newdb: POSTGRES_PASSWORD_FILE: open /nowhere: no such file or directory", "--env", "POSTGRES_PASSWORD_FILE=/nowhere")
+	failing(`role "postgres" already exists`, "--env", "POSTGRES_PASSWORD=x", "--env", "APP_USER=postgres", "--env", "APP_PASSWORD=s3cret")
+
+	const password = `it's \ "odd" :'x' ${y}`
+	c := startContainer(t, image, append(mount, "--env", "POSTGRES_PASSWORD="+password, "--env", "APP_USER=shop", "--env", "APP_PASSWORD=apart"))
+	c.prober().becomes("/health/ready", 200)
+	out, code := as(c, "postgres", password, "SELECT rolsuper FROM pg_roles WHERE rolname = 'shop'")
+	require.Zero(t, code, out)
+	assert.Equal(t, "f", out)
+	out, code = as(c, "shop", "apart", "CREATE TABLE kept (n int); INSERT INTO kept VALUES (7)")
+	require.Zero(t, code, out)
+	for _, wrong := range []string{"", "apart"} {
+		_, code = as(c, "postgres", wrong, "SELECT 1")
+		assert.NotZero(t, code, "nobody gets in without the password")
+	}
+	_, code = c.exec("/bin/sh", "-c", "true")
+	assert.NotZero(t, code, "there is no shell")
+	code, _ = c.stop()
+	assert.Zero(t, code)
+	assert.NotContains(t, c.log(), password)
+
+	c = startContainer(t, image, mount) // the passwords are in the database
+	c.prober().becomes("/health/ready", 200)
+	out, code = as(c, "shop", "apart", "SELECT n FROM kept")
+	require.Zero(t, code, out)
+	assert.Equal(t, "7", out)
+	code, _ = c.stop()
+	assert.Zero(t, code)
 }
 
 // postgresBin is the folder of the newest server that is installed, where
