@@ -191,15 +191,6 @@ func (e *exampleImages) certificate(root *imageRoot) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
 }
 
-// java only builds the image: the jar is not one, and there is no JVM.
-func (e *exampleImages) java() {
-	e.t.Helper()
-	dir := e.t.TempDir()
-	require.NoError(e.t, os.CopyFS(dir, os.DirFS("../examples/docker/java")))
-	require.NoError(e.t, os.WriteFile(filepath.Join(dir, "app.jar"), nil, 0o644))
-	e.buildIn(dir, "java", "BASE="+e.init)
-}
-
 // newNetwork makes a network on which containers find each other by name.
 func newNetwork(t *testing.T) string {
 	t.Helper()
@@ -233,4 +224,25 @@ func database(t *testing.T, network, image string) *dockerContainer {
 func query(t *testing.T, c *dockerContainer, name, sql string) string {
 	t.Helper()
 	return docker(t, "exec", "--env", "PGPASSWORD=superuser", c.name, postgresBin(t)+"/psql", "-h", "127.0.0.1", "-U", "postgres", "-d", name, "-Atqc", sql)
+}
+
+// TestDockerBaseIsAsked: none of the examples takes some image or other as its
+// base when it was told none.
+func TestDockerBaseIsAsked(t *testing.T) {
+	needDocker(t)
+	t.Parallel()
+	init := newAppRoot(t).image()
+	for _, example := range []string{"nginx", "redis"} { // the classic builder makes all stages before
+		for _, client := range dockerClients() {
+			for _, buildkit := range []string{"0", "1"} {
+				cmd := exec.Command(client, "build", "--build-arg", "INIT="+init, "../examples/docker/"+example)
+				cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT="+buildkit)
+				out, err := cmd.CombinedOutput()
+				require.Error(t, err)
+				if !strings.Contains(string(out), "buildx") {
+					assert.Contains(t, string(out), "base name (${BASE}) should not be blank")
+				}
+			}
+		}
+	}
 }

@@ -23,7 +23,6 @@ func TestDockerExamples(t *testing.T) {
 	t.Parallel()
 	example := newExampleImages(t)
 	webApp, redis, nginx, postgres := example.webApp(), example.redis(), example.nginx(), example.postgres()
-	example.java()
 	t.Run("docker", func(t *testing.T) {
 		t.Parallel()
 		runDockerfiles(t, nginx, redis, postgres, webApp)
