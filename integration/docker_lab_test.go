@@ -173,7 +173,7 @@ func (r *imageRoot) program(file string) {
 	}
 	require.NoError(r.t, err, "ldd %s: %s", file, out)
 	for _, lib := range sharedLibrary.FindAllStringSubmatch(string(out), -1) {
-		r.copy(lib[1], lib[1])
+		r.copy(lib[1], path.Clean(lib[1])) // a JVM's are at "bin/../lib"
 	}
 }
 

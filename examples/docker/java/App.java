@@ -13,6 +13,10 @@ public class App {
             exchange.getResponseBody().write(body);
             exchange.close();
         });
+        server.createContext("/healthz", exchange -> {
+            exchange.sendResponseHeaders(200, -1);
+            exchange.close();
+        });
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             server.stop(2);
             System.out.println("drained");
