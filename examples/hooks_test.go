@@ -7,31 +7,64 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 )
 
-// TestHooksCheck lets cleanimg-init itself judge the hooks. Their programs are
-// not on this machine, which is worth a warning but no error.
-func TestHooksCheck(t *testing.T) {
+// check lets cleanimg-init judge a folder of hooks, and returns what it prints.
+func check(t *testing.T, hooks string) string {
+	t.Helper()
 	program := filepath.Join(t.TempDir(), "cleanimg-init")
 	out, err := exec.Command("go", "build", "-o", program, "../cmd/cleanimg-init").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-
-	dir, err := filepath.Abs("hooks.d")
+	dir, err := filepath.Abs(hooks)
 	require.NoError(t, err)
 	cmd := exec.Command(program, "--check")
 	cmd.Env = append(os.Environ(), "CLEANIMG_INIT_HOOKS_DIR="+dir)
 	out, err = cmd.CombinedOutput()
-
 	require.NoError(t, err, "%s", out)
-	assert.Contains(t, string(out), "05-await")
-	assert.Contains(t, string(out), "10-migrate")
-	assert.Contains(t, string(out), "20-warm")
-	assert.NotContains(t, string(out), "README")
+	return string(out)
+}
+
+// TestHooksCheck lets cleanimg-init itself judge the hooks. Their programs are
+// not on this machine, which is worth a warning but no error.
+func TestHooksCheck(t *testing.T) {
+	out := check(t, "hooks.d")
+	assert.Contains(t, out, "05-await")
+	assert.Contains(t, out, "10-migrate")
+	assert.Contains(t, out, "20-warm")
+	assert.NotContains(t, out, "README")
+}
+
+var hooksLimit = regexp.MustCompile(`(?m)^hooks: \d+, at most (\S+)$`)
+
+// TestComposeStartPeriod: while the hooks run, which may take long, a container
+// must not be called unhealthy.
+func TestComposeStartPeriod(t *testing.T) {
+	text, err := os.ReadFile("compose/compose.yaml")
+	require.NoError(t, err)
+	var project struct {
+		Services map[string]struct {
+			Healthcheck struct {
+				StartPeriod string `yaml:"start_period"`
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(text, &project))
+	for service, hooks := range map[string]string{"app": "compose/hooks.d", "db": "docker/postgres/hooks.d"} {
+		limit := hooksLimit.FindStringSubmatch(check(t, hooks))
+		require.NotNil(t, limit, service)
+		longest, err := time.ParseDuration(limit[1])
+		require.NoError(t, err)
+		period, err := time.ParseDuration(project.Services[service].Healthcheck.StartPeriod)
+		require.NoError(t, err)
+		assert.Greater(t, period, longest, service)
+	}
 }
 
 // TestAwaitInitContainer gives the command of the example to await: its services
