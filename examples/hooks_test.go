@@ -35,6 +35,7 @@ func check(t *testing.T, hooks string) string {
 // not on this machine, which is worth a warning but no error.
 func TestHooksCheck(t *testing.T) {
 	out := check(t, "hooks.d")
+	assert.Regexp(t, hooksLimit, out, "a startup probe has to know")
 	assert.Contains(t, out, "05-await")
 	assert.Contains(t, out, "10-migrate")
 	assert.Contains(t, out, "20-warm")
