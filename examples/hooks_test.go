@@ -44,9 +44,9 @@ func TestHooksCheck(t *testing.T) {
 
 var hooksLimit = regexp.MustCompile(`(?m)^hooks: \d+, at most (\S+)$`)
 
-// TestComposeStartPeriod: while the hooks run, which may take long, a container
-// must not be called unhealthy.
-func TestComposeStartPeriod(t *testing.T) {
+// TestStartPeriods: while the hooks run, which may take long, a container must
+// not be called unhealthy.
+func TestStartPeriods(t *testing.T) {
 	text, err := os.ReadFile("compose/compose.yaml")
 	require.NoError(t, err)
 	var project struct {
@@ -57,14 +57,23 @@ func TestComposeStartPeriod(t *testing.T) {
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(text, &project))
-	for service, hooks := range map[string]string{"app": "compose/hooks.d", "db": "docker/postgres/hooks.d"} {
+	compare := func(name, period, hooks string) {
 		limit := hooksLimit.FindStringSubmatch(check(t, hooks))
-		require.NotNil(t, limit, service)
+		require.NotNil(t, limit, name)
 		longest, err := time.ParseDuration(limit[1])
 		require.NoError(t, err)
-		period, err := time.ParseDuration(project.Services[service].Healthcheck.StartPeriod)
+		got, err := time.ParseDuration(period)
+		require.NoError(t, err, name)
+		assert.Greater(t, got, longest, name)
+	}
+	compare("compose app", project.Services["app"].Healthcheck.StartPeriod, "compose/hooks.d")
+	compare("compose db", project.Services["db"].Healthcheck.StartPeriod, "docker/postgres/hooks.d")
+	for _, image := range []string{"nginx", "postgres", "redis"} {
+		text, err := os.ReadFile("docker/" + image + "/Dockerfile")
 		require.NoError(t, err)
-		assert.Greater(t, period, longest, service)
+		period := regexp.MustCompile(`(?m)^HEALTHCHECK .*--start-period=(\S+)`).FindStringSubmatch(string(text))
+		require.NotNil(t, period, image)
+		compare(image, period[1], "docker/"+image+"/hooks.d")
 	}
 }
 

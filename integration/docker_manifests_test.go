@@ -297,7 +297,7 @@ func runCompose(t *testing.T, postgres, webApp string) {
 	for _, name := range []string{"app", "db"} {
 		assert.Equal(t, "0", docker(t, "inspect", "--format", "{{.State.ExitCode}}", compose("ps", "--quiet", name)), name)
 	}
-	// The database is there already: initdb says so, and nothing is lost.
+	// The database is there already: newdb leaves it alone.
 	compose("up", "--detach")
 	require.Eventually(t, func() bool {
 		return docker(t, "inspect", "--format", "{{.State.Health.Status}}", compose("ps", "--quiet", "app")) == "healthy"
