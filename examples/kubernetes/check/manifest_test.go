@@ -49,7 +49,7 @@ func TestStrictDecoding(t *testing.T) {
 }
 
 // checkObjects wants a Deployment among the objects, and everything that it
-// refers to but a claim of somebody else's.
+// refers to: ConfigMaps, Secrets and claims.
 func checkObjects(t *testing.T, objects []runtime.Object) {
 	t.Helper()
 	named := map[string]bool{}
