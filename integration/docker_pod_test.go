@@ -108,6 +108,7 @@ func readManifest(t *testing.T, file string) manifest {
 				Replicas int
 				Template struct{ Spec podSpec }
 			}
+			d.Template.Spec.TerminationGracePeriodSeconds = 30 // where it says nothing
 			require.NoError(t, object.Spec.Decode(&d))
 			m.replicas, m.pod = d.Replicas, d.Template.Spec
 		case "ConfigMap":

@@ -72,7 +72,7 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 		checkSecurity(t, &d.Spec.Template)
 		checkReferences(t, &d.Spec.Template.Spec, named)
 		for _, c := range d.Spec.Template.Spec.Containers {
-			checkEntrypoint(t, c, *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+			checkEntrypoint(t, c, graceOf(&d.Spec.Template.Spec))
 		}
 		for _, c := range d.Spec.Template.Spec.InitContainers {
 			assert.NotEmpty(t, c.Resources.Requests, "%s: requests", c.Name)
@@ -81,6 +81,14 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 			}
 		}
 	}
+}
+
+// graceOf is how long a pod may take to end, in seconds.
+func graceOf(pod *corev1.PodSpec) int64 {
+	if pod.TerminationGracePeriodSeconds == nil {
+		return corev1.DefaultTerminationGracePeriodSeconds
+	}
+	return *pod.TerminationGracePeriodSeconds
 }
 
 // checkSecurity asks the admission plugin for Pod Security, and wants a

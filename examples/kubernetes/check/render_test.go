@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,94 @@ func TestKustomize(t *testing.T) {
 	app := d.Spec.Template.Spec.Containers[0]
 	assert.Equal(t, []string{"/cleanimg-init/cleanimg-init", "--", "/usr/local/bin/web-app"}, app.Command)
 	assert.Equal(t, "example.com/shop:v1.4.2", app.Image)
+	assert.Equal(t, []string{"/usr/local/bin/cleanimg-init", "--install", "/cleanimg-init"}, d.Spec.Template.Spec.InitContainers[0].Command)
+}
+
+// What the application says itself stays, but for the probes, and what the
+// component adds to has to be there.
+func TestKustomizeComponent(t *testing.T) {
+	const shop = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, labels: {cleanimg-init: enabled}}
+spec:
+  template:
+    spec:
+      serviceAccountName: shop
+      securityContext: {runAsUser: 101, fsGroup: 101}
+      terminationGracePeriodSeconds: 60
+      initContainers:
+      - {name: own, image: own}
+      containers:
+      - name: app
+        command: [/app]
+        ports: [{name: http, containerPort: 8080}]
+        env: [{name: CLEANIMG_INIT_STARTUP_CHECK, value: "file:///tmp/ready"}, {name: CLEANIMG_INIT_GRACE_PERIOD, value: 58s}]
+        volumeMounts: [{name: tmp, mountPath: /tmp}]
+        securityContext: {runAsUser: 102}
+      volumes:
+      - {name: tmp, emptyDir: {}}
+`
+	render := func(t *testing.T, shop string) (*appsv1.Deployment, error) {
+		t.Helper()
+		fs := filesys.MakeFsInMemory()
+		files := map[string]string{
+			"/shop/shop.yaml":          shop,
+			"/shop/kustomization.yaml": "resources: [shop.yaml]\ncomponents: [../component]\n",
+		}
+		for _, name := range []string{"kustomization.yaml", "pod.yaml", "entrypoint.yaml"} {
+			data, err := os.ReadFile(filepath.Join("..", "kustomize", "component", name))
+			require.NoError(t, err)
+			files["/component/"+name] = string(data)
+		}
+		for name, content := range files {
+			require.NoError(t, fs.WriteFile(name, []byte(content)))
+		}
+		resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(fs, "/shop")
+		if err != nil {
+			return nil, err
+		}
+		manifest, err := resources.AsYaml()
+		require.NoError(t, err)
+		objects, err := decode(manifest)
+		require.NoError(t, err)
+		return deployment(t, objects), nil
+	}
+
+	d, err := render(t, shop)
+	require.NoError(t, err)
+	pod := d.Spec.Template.Spec
+	app := pod.Containers[0]
+	assert.Nil(t, pod.AutomountServiceAccountToken, "it may ask the API")
+	assert.Equal(t, int64(101), *pod.SecurityContext.RunAsUser)
+	assert.Equal(t, int64(102), *app.SecurityContext.RunAsUser)
+	assert.Equal(t, int64(60), *pod.TerminationGracePeriodSeconds)
+	env := map[string]string{}
+	for _, e := range app.Env {
+		env[e.Name] = e.Value // the last one, as Kubernetes takes it
+	}
+	assert.Equal(t, "file:///tmp/ready", env["CLEANIMG_INIT_STARTUP_CHECK"])
+	assert.Equal(t, "58s", env["CLEANIMG_INIT_GRACE_PERIOD"])
+	assert.Equal(t, "5s", env["CLEANIMG_INIT_DRAIN_DELAY"])
+	var mounts, volumes, before []string
+	for _, m := range app.VolumeMounts {
+		mounts = append(mounts, m.MountPath)
+	}
+	for _, v := range pod.Volumes {
+		volumes = append(volumes, v.Name)
+	}
+	for _, c := range pod.InitContainers {
+		before = append(before, c.Name)
+	}
+	assert.ElementsMatch(t, []string{"/tmp", "/cleanimg-init"}, mounts)
+	assert.ElementsMatch(t, []string{"tmp", "cleanimg-init"}, volumes)
+	assert.ElementsMatch(t, []string{"own", "cleanimg-init"}, before)
+
+	for _, list := range []string{"command", "ports", "env", "volumeMounts"} {
+		without := regexp.MustCompile("(?m)^        "+list+":.*\n").ReplaceAllString(shop, "")
+		require.NotEqual(t, shop, without)
+		_, err := render(t, without)
+		assert.ErrorContains(t, err, "/containers/0/"+list, "without %s", list)
+	}
 }
 
 func TestHelm(t *testing.T) {
