@@ -195,8 +195,12 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 
 	play("rendered/helm", func(t *testing.T, m manifest, network string) {
 		db := database(t, network, postgres)
+		startRedis(t, network)
 		pod := runPod(t, m, images, network)
 		assert.Equal(t, "0", query(t, db, "webapp", "SELECT count(*) FROM orders"))
+		config, err := os.ReadFile(filepath.Join(pod.volumes["cleanimg-config"], "config.yaml"))
+		require.NoError(t, err)
+		assert.Contains(t, string(config), `key: "change-me"`)
 		assert.Contains(t, pod.apps[0].log(), "level=info")
 		assert.Equal(t, []int{0}, pod.stop())
 	})

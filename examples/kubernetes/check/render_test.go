@@ -3,6 +3,7 @@
 package check
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -18,6 +20,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -175,10 +178,7 @@ func TestHelmValues(t *testing.T) {
 	t.Run("grace", func(t *testing.T) {
 		d := with(t, map[string]any{"gracePeriod": 60, "drainDelay": "15s", "port": 10102})
 		assert.Equal(t, int64(60), *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
-		env := map[string]string{}
-		for _, e := range d.Spec.Template.Spec.Containers[0].Env {
-			env[e.Name] = e.Value
-		}
+		env := variables(d)
 		assert.Equal(t, "58s", env["CLEANIMG_INIT_GRACE_PERIOD"])
 		assert.Equal(t, "15s", env["CLEANIMG_INIT_DRAIN_DELAY"])
 		assert.Equal(t, ":10102", env["CLEANIMG_INIT_HTTP_LISTEN"])
@@ -189,10 +189,15 @@ func TestHelmValues(t *testing.T) {
 		assert.Empty(t, d.Spec.Template.Spec.InitContainers)
 		checkEntrypoint(t, d.Spec.Template.Spec.Containers[0], 30)
 	})
+	t.Run("no drain", func(t *testing.T) {
+		d := with(t, map[string]any{"gracePeriod": 5, "drainDelay": 0})
+		assert.Equal(t, "0", variables(d)["CLEANIMG_INIT_DRAIN_DELAY"])
+	})
 	for name, init := range map[string]map[string]any{
 		"cleanimgInit.image":          {"image": nil},
 		"cleanimgInit.startup":        {"startup": nil},
 		"cleanimgInit.gracePeriod":    {"gracePeriod": 2},
+		"cleanimgInit.drainDelay":     {"drainDelay": "soon"},
 		"cleanimgInit.config.output":  {"config": map[string]any{"templates": "x", "output": nil}},
 		"migrate.databaseSecret.name": {"migrate": map[string]any{"databaseSecret": nil}},
 	} {
@@ -203,13 +208,151 @@ func TestHelmValues(t *testing.T) {
 	}
 }
 
+// A drain delay that does not fit would end the container with 125, again and
+// again: it is not rendered.
+func TestHelmGrace(t *testing.T) {
+	for pod := 5; pod <= 40; pod++ {
+		period := time.Duration(pod-2) * time.Second
+		rest := period - min(period/4, 5*time.Second) // supervisor.Config.mainGrace
+		for _, drain := range []string{"5s", "15", "2500ms", "1m"} {
+			delay, err := time.ParseDuration(drain)
+			if err != nil {
+				delay = duration(t, drain+"s")
+			}
+			_, err = helm(t, map[string]any{"gracePeriod": pod, "drainDelay": drain})
+			if delay < rest {
+				assert.NoError(t, err, "%d s, drain %s", pod, drain)
+			} else {
+				assert.ErrorContains(t, err, "cleanimgInit.drainDelay: "+drain+" does not fit", "%d s", pod)
+			}
+		}
+	}
+	_, err := helm(t, map[string]any{"gracePeriod": 8, "drainDelay": nil})
+	assert.ErrorContains(t, err, "cleanimgInit.drainDelay: 5s does not fit into 8 seconds of gracePeriod; less than 4.5s would")
+	_, err = helm(t, map[string]any{"gracePeriod": 9, "drainDelay": nil})
+	assert.NoError(t, err)
+}
+
+// The page shows the values of the example as they are, and has every value
+// that the chart's own description has.
+func TestHelmDocs(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/kubernetes.md")
+	require.NoError(t, err)
+	values, err := os.ReadFile("../../helm/app/values.yaml")
+	require.NoError(t, err)
+	_, values, _ = bytes.Cut(values, []byte("\ncleanimgInit:"))
+	assert.Contains(t, string(page), "```yaml\ncleanimgInit:"+string(values)+"```")
+
+	chart, err := os.ReadFile("../../helm/cleanimg-init/templates/_pod.tpl")
+	require.NoError(t, err)
+	read := map[string]bool{}
+	for _, use := range regexp.MustCompile(`\$init\.([a-zA-Z]+)`).FindAllSubmatch(chart, -1) {
+		read[string(use[1])] = true
+	}
+	require.Contains(t, read, "waitEnv")
+	for name := range read {
+		assert.Contains(t, string(page), "`"+name+"`", "docs/kubernetes.md")
+		assert.Regexp(t, `(?m)^  (\w+, )?`+name+`\b`, string(chart), "the chart's header")
+	}
+}
+
+// What the pod says itself stays.
+func TestHelmPod(t *testing.T) {
+	with := func(t *testing.T, pod string, init map[string]any) (*appsv1.Deployment, error) {
+		t.Helper()
+		manifest, err := helmPod(t, pod, init)
+		if err != nil {
+			return nil, err
+		}
+		objects, err := decode([]byte(manifest))
+		require.NoError(t, err)
+		return deployment(t, objects), nil
+	}
+	probes := func(d *appsv1.Deployment) (ports []int32) {
+		for _, p := range d.Spec.Template.Spec.Containers[0].Ports {
+			if p.Name == "probes" {
+				ports = append(ports, p.ContainerPort)
+			}
+		}
+		return ports
+	}
+	t.Run("grace period", func(t *testing.T) {
+		const pod = "terminationGracePeriodSeconds: 90\ncontainers: [{name: app, image: app}]"
+		d, err := with(t, pod, map[string]any{"gracePeriod": nil})
+		require.NoError(t, err)
+		assert.Equal(t, int64(90), *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+		assert.Equal(t, "88s", variables(d)["CLEANIMG_INIT_GRACE_PERIOD"])
+		d, err = with(t, pod, map[string]any{"gracePeriod": 45})
+		require.NoError(t, err)
+		assert.Equal(t, int64(45), *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+		d, err = with(t, "containers: [{name: app, image: app}]", map[string]any{"gracePeriod": nil})
+		require.NoError(t, err)
+		assert.Equal(t, int64(30), *d.Spec.Template.Spec.TerminationGracePeriodSeconds)
+		// Its own numbers are its own affair.
+		d, err = with(t, "containers: [{name: app, image: app, env: [{name: CLEANIMG_INIT_DRAIN_DELAY, value: 1s}]}]", map[string]any{"gracePeriod": 6})
+		require.NoError(t, err)
+		assert.Equal(t, "1s", variables(d)["CLEANIMG_INIT_DRAIN_DELAY"])
+	})
+	t.Run("port", func(t *testing.T) {
+		for pod, want := range map[string]int32{
+			"containers: [{name: app, image: app}]":                                                              10101,
+			"containers: [{name: app, image: app, ports: [{name: probes, containerPort: 9000}]}]":                9000,
+			"containers: [{name: app, image: app, env: [{name: CLEANIMG_INIT_HTTP_LISTEN, value: \":10109\"}]}]": 10109,
+		} {
+			d, err := with(t, pod, nil)
+			require.NoError(t, err)
+			assert.Equal(t, []int32{want}, probes(d), pod)
+			checkEntrypoint(t, d.Spec.Template.Spec.Containers[0], 30)
+		}
+		_, err := with(t, "containers: [{name: app, image: app, ports: [{name: probes, containerPort: 9000}], env: [{name: CLEANIMG_INIT_HTTP_LISTEN, value: \":10109\"}]}]", nil)
+		assert.ErrorContains(t, err, `CLEANIMG_INIT_HTTP_LISTEN=:10109 is not its port "probes", 9000`)
+		_, err = with(t, "containers: [{name: app, image: app, env: [{name: CLEANIMG_INIT_HTTP_LISTEN, value: \"off\"}]}]", nil)
+		assert.ErrorContains(t, err, "CLEANIMG_INIT_HTTP_LISTEN=off has no port for the probes")
+	})
+	t.Run("probe, security, init container", func(t *testing.T) {
+		d, err := with(t, `
+securityContext: {runAsUser: 101}
+initContainers: [{name: own, image: own}]
+containers: [{name: app, image: app, livenessProbe: {tcpSocket: {port: 8080}}, securityContext: {readOnlyRootFilesystem: false}}]`, nil)
+		require.NoError(t, err)
+		pod := d.Spec.Template.Spec
+		assert.NotNil(t, pod.Containers[0].LivenessProbe.TCPSocket)
+		assert.Nil(t, pod.Containers[0].LivenessProbe.HTTPGet)
+		assert.False(t, *pod.Containers[0].SecurityContext.ReadOnlyRootFilesystem)
+		assert.Equal(t, []corev1.Capability{"ALL"}, pod.Containers[0].SecurityContext.Capabilities.Drop)
+		assert.Equal(t, int64(101), *pod.SecurityContext.RunAsUser)
+		assert.Equal(t, corev1.FSGroupChangeOnRootMismatch, *pod.SecurityContext.FSGroupChangePolicy)
+		assert.Equal(t, "own", pod.InitContainers[len(pod.InitContainers)-1].Name)
+	})
+}
+
+// variables are those of the application.
+func variables(d *appsv1.Deployment) map[string]string {
+	env := map[string]string{}
+	for _, e := range d.Spec.Template.Spec.Containers[0].Env {
+		env[e.Name] = e.Value
+	}
+	return env
+}
+
 // helm renders the chart with changed values of the library, as "helm template
 // demo" does.
 func helm(t *testing.T, init map[string]any) (string, error) {
 	t.Helper()
+	return helmPod(t, "", init)
+}
+
+// helmPod does that with another pod in the place of the chart's.
+func helmPod(t *testing.T, pod string, init map[string]any) (string, error) {
+	t.Helper()
 	chart, err := loader.LoadDir("../../helm/app")
 	require.NoError(t, err)
 	require.Len(t, chart.Dependencies(), 1, "the library")
+	if pod != "" {
+		for _, file := range chart.Templates {
+			file.Data = regexp.MustCompile(`(?s)({{- define "app.pod" -}}\n).*?(\n{{- end -}}\n)`).ReplaceAll(file.Data, []byte("${1}"+pod+"${2}"))
+		}
+	}
 	values := map[string]any{}
 	if init != nil {
 		values["cleanimgInit"] = init
