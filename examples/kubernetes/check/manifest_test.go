@@ -179,6 +179,9 @@ func checkEntrypoint(t *testing.T, c corev1.Container, grace int64) {
 		assert.Equal(t, path, probe.HTTPGet.Path, c.Name)
 		assert.Equal(t, listen, ":"+ports[probe.HTTPGet.Port.StrVal], c.Name)
 	}
+	assert.Equal(t, int32(1), c.LivenessProbe.FailureThreshold, "%s: the check has counted failures", c.Name)
+	assert.Equal(t, int32(1), c.ReadinessProbe.FailureThreshold, "%s: the check has counted failures", c.Name)
+	assert.GreaterOrEqual(t, c.ReadinessProbe.TimeoutSeconds, int32(3), "%s: one slow answer must not take it out", c.Name)
 	assert.GreaterOrEqual(t, time.Duration(c.StartupProbe.FailureThreshold*max(c.StartupProbe.PeriodSeconds, 1))*time.Second, 10*time.Minute,
 		"%s: a step may take 10 minutes", c.Name)
 }

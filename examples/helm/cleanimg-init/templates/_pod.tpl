@@ -124,8 +124,8 @@ capabilities: {drop: [ALL]}
 
 {{- define "cleanimg-init.probes" -}}
 startupProbe: {httpGet: {path: /health/startup, port: probes}, periodSeconds: 1, failureThreshold: 600}
-livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5}
-readinessProbe: {httpGet: {path: /health/ready, port: probes}, periodSeconds: 5, failureThreshold: 1}
+livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 1}  # LIVENESS_CHECK has counted to three
+readinessProbe: {httpGet: {path: /health/ready, port: probes}, periodSeconds: 5, timeoutSeconds: 3, failureThreshold: 1}
 {{- end -}}
 
 {{- define "cleanimg-init.volumes" -}}
