@@ -5,6 +5,7 @@ package check
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,6 +75,10 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 		for _, c := range d.Spec.Template.Spec.Containers {
 			checkEntrypoint(t, c, graceOf(&d.Spec.Template.Spec))
 		}
+		if waits(&d.Spec.Template.Spec) {
+			require.NotNil(t, d.Spec.ProgressDeadlineSeconds, "it waits: 600 s may be too few")
+			assert.GreaterOrEqual(t, *d.Spec.ProgressDeadlineSeconds, int32(1800))
+		}
 		for _, c := range d.Spec.Template.Spec.InitContainers {
 			assert.NotEmpty(t, c.Resources.Requests, "%s: requests", c.Name)
 			if c.RestartPolicy != nil {
@@ -81,6 +86,18 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 			}
 		}
 	}
+}
+
+// waits says whether an init container waits for another service.
+func waits(pod *corev1.PodSpec) bool {
+	for _, c := range pod.InitContainers {
+		words := slices.Concat(c.Command, c.Args)
+		if slices.ContainsFunc(words, func(w string) bool { return strings.HasSuffix(w, "/await") || strings.HasSuffix(w, "/migrate") }) &&
+			!slices.Contains(words, "--once") {
+			return true
+		}
+	}
+	return false
 }
 
 // graceOf is how long a pod may take to end, in seconds.
