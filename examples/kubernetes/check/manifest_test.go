@@ -72,6 +72,7 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 		assert.Equal(t, d.Spec.Selector.MatchLabels, d.Spec.Template.Labels)
 		checkSecurity(t, &d.Spec.Template)
 		checkReferences(t, &d.Spec.Template.Spec, named)
+		checkClaims(t, d)
 		for _, c := range d.Spec.Template.Spec.Containers {
 			checkEntrypoint(t, c, graceOf(&d.Spec.Template.Spec))
 		}
@@ -161,6 +162,19 @@ func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
 		}
 	}
 	assert.Equal(t, volumes, used, "a volume that nobody mounts")
+}
+
+// checkClaims wants of a Deployment with a volume that outlives its pods that it
+// comes through an update, and starts as quickly when the volume has many files.
+func checkClaims(t *testing.T, d *appsv1.Deployment) {
+	t.Helper()
+	pod := d.Spec.Template.Spec
+	if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil }) {
+		return
+	}
+	assert.Equal(t, appsv1.RecreateDeploymentStrategyType, d.Spec.Strategy.Type)
+	require.NotNil(t, pod.SecurityContext.FSGroupChangePolicy)
+	assert.Equal(t, corev1.FSGroupChangeOnRootMismatch, *pod.SecurityContext.FSGroupChangePolicy)
 }
 
 // checkEntrypoint wants what docs/kubernetes.md says of an application with
