@@ -307,17 +307,19 @@ func (p *dockerPod) prober(port int) *prober {
 	}
 }
 
-// stop ends the pod within its grace period: the application first, then the
-// sidecars, the last one first. It returns their exit codes in that order.
+// stop ends the pod as the kubelet does, within one grace period for all: the
+// application first, then the sidecars, the last one first, each of which has
+// what is left, but 2 s. It returns their exit codes in that order.
 func (p *dockerPod) stop() (codes []int) {
 	p.t.Helper()
-	grace := strconv.Itoa(p.spec.TerminationGracePeriodSeconds)
+	deadline := time.Now().Add(time.Duration(p.spec.TerminationGracePeriodSeconds) * time.Second)
 	all := append([]*dockerContainer{}, p.apps...)
 	for i := range p.sidecars {
 		all = append(all, p.sidecars[len(p.sidecars)-1-i])
 	}
 	for _, c := range all {
-		out, err := exec.Command("docker", "stop", "-t", grace, c.name).CombinedOutput()
+		left := max(time.Until(deadline).Round(time.Second), 2*time.Second)
+		out, err := exec.Command("docker", "stop", "-t", strconv.Itoa(int(left.Seconds())), c.name).CombinedOutput()
 		require.NoError(p.t, err, "%s", out)
 		codes = append(codes, c.wait())
 	}

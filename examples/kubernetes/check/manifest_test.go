@@ -73,6 +73,7 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 		checkSecurity(t, &d.Spec.Template)
 		checkReferences(t, &d.Spec.Template.Spec, named)
 		checkClaims(t, d)
+		checkGrace(t, &d.Spec.Template.Spec)
 		for _, c := range d.Spec.Template.Spec.Containers {
 			checkEntrypoint(t, c, graceOf(&d.Spec.Template.Spec))
 		}
@@ -164,6 +165,31 @@ func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
 	assert.Equal(t, volumes, used, "a volume that nobody mounts")
 }
 
+// checkGrace wants what the containers may take to fit into the pod's grace
+// period: the applications end at the same time, then one sidecar after another.
+func checkGrace(t *testing.T, pod *corev1.PodSpec) {
+	t.Helper()
+	period := func(c corev1.Container) (d time.Duration) {
+		for _, e := range c.Env {
+			if e.Name == "CLEANIMG_INIT_GRACE_PERIOD" {
+				d = duration(t, e.Value)
+			}
+		}
+		require.Positive(t, d, "%s: CLEANIMG_INIT_GRACE_PERIOD", c.Name)
+		return d
+	}
+	var all time.Duration
+	for _, c := range pod.Containers {
+		all = max(all, period(c))
+	}
+	for _, c := range pod.InitContainers {
+		if c.RestartPolicy != nil {
+			all += period(c)
+		}
+	}
+	assert.Less(t, all, time.Duration(graceOf(pod))*time.Second, "the kubelet would kill before we do")
+}
+
 // checkClaims wants of a Deployment with a volume that outlives its pods that it
 // comes through an update, and starts as quickly when the volume has many files.
 func checkClaims(t *testing.T, d *appsv1.Deployment) {
@@ -191,9 +217,8 @@ func checkEntrypoint(t *testing.T, c corev1.Container, grace int64) {
 	}
 	drain := duration(t, env["CLEANIMG_INIT_DRAIN_DELAY"])
 	period := duration(t, env["CLEANIMG_INIT_GRACE_PERIOD"])
-	pod := time.Duration(grace) * time.Second
 	assert.Greater(t, drain, time.Duration(0), c.Name)
-	assert.Less(t, period, pod, "%s: the kubelet would kill before we do", c.Name)
+	assert.Less(t, period, time.Duration(grace)*time.Second, "%s: the kubelet would kill before we do", c.Name)
 	assert.Less(t, drain, period-min(period/4, 5*time.Second), "%s: nothing is left for the command", c.Name)
 
 	ports := map[string]string{}
