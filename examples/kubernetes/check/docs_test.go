@@ -24,7 +24,9 @@ var (
 	kubernetes = regexp.MustCompile(`(?m)\A(?:#.*\n)*(apiVersion|metadata|spec|containers|initContainers|env|(startup|readiness|liveness)Probe|securityContext|volumes|automountServiceAccountToken|terminationGracePeriodSeconds):`)
 )
 
-// TestDocs decodes the manifests in the docs, and the pieces of manifests.
+// TestDocs decodes the manifests in the docs, and the pieces of manifests. A
+// piece with containers that says something about security says all that Pod
+// Security's "restricted" asks for: it is copied as it is.
 func TestDocs(t *testing.T) {
 	pages, err := filepath.Glob("../../../docs/*.md")
 	require.NoError(t, err)
@@ -39,6 +41,7 @@ func TestDocs(t *testing.T) {
 				assert.NoError(t, err, "%s:\n%s", page, block[1])
 			case kubernetes.MatchString(block[1]):
 				assert.NoError(t, strictly(block[1], &corev1.Container{}, &corev1.PodSpec{}, &corev1.Pod{}), "%s:\n%s", page, block[1])
+				checkRestricted(t, page, block[1])
 			default:
 				continue
 			}
@@ -46,6 +49,21 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	assert.GreaterOrEqual(t, checked, 5)
+}
+
+// checkRestricted asks the admission plugin about a piece with containers and a
+// security context. One with neither is about something else.
+func checkRestricted(t *testing.T, page, piece string) {
+	t.Helper()
+	var pod corev1.Pod
+	if strictly(piece, &pod.Spec) != nil && strictly(piece, &pod) != nil {
+		return // a container
+	}
+	if len(pod.Spec.Containers) == 0 || !strings.Contains(piece, "securityContext:") {
+		return
+	}
+	allowed, why := restricted(t, &pod.ObjectMeta, &pod.Spec)
+	assert.True(t, allowed, "%s: %s:\n%s", page, why, piece)
 }
 
 // strictly decodes a piece of a manifest into one of several types. Without an

@@ -114,11 +114,8 @@ func graceOf(pod *corev1.PodSpec) int64 {
 // read-only root besides.
 func checkSecurity(t *testing.T, pod *corev1.PodTemplateSpec) {
 	t.Helper()
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	require.NoError(t, err)
-	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-	result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec))
-	assert.True(t, result.Allowed, "restricted: %s: %s", result.ForbiddenReason(), result.ForbiddenDetail())
+	allowed, why := restricted(t, &pod.ObjectMeta, &pod.Spec)
+	assert.True(t, allowed, why)
 	for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
 		require.NotNil(t, c.SecurityContext, c.Name)
 		require.NotNil(t, c.SecurityContext.ReadOnlyRootFilesystem, c.Name)
@@ -128,12 +125,20 @@ func checkSecurity(t *testing.T, pod *corev1.PodTemplateSpec) {
 
 // A privileged pod must not pass, or the check above would mean nothing.
 func TestSecurityCheckRefuses(t *testing.T) {
+	allowed, why := restricted(t, &metav1.ObjectMeta{}, &corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}})
+	assert.False(t, allowed)
+	assert.Contains(t, why, "runAsNonRoot")
+}
+
+// restricted asks the admission plugin for Pod Security whether it lets a pod
+// in under the profile of that name, or else why not.
+func restricted(t *testing.T, meta *metav1.ObjectMeta, pod *corev1.PodSpec) (allowed bool, why string) {
+	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	require.NoError(t, err)
-	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
-	result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &metav1.ObjectMeta{},
-		&corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}))
-	assert.False(t, result.Allowed)
+	level := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	result := policy.AggregateCheckResults(evaluator.EvaluatePod(level, meta, pod))
+	return result.Allowed, "restricted: " + result.ForbiddenReason() + ": " + result.ForbiddenDetail()
 }
 
 func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
