@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -77,24 +78,28 @@ func TestStartPeriods(t *testing.T) {
 	}
 }
 
-// TestAwaitInitContainer gives the command of the example to await: its services
-// are not here, but there is nothing wrong with the command.
+// TestAwaitInitContainer gives the command of the manifest to await: its
+// services are not here, but there is nothing wrong with the command.
 func TestAwaitInitContainer(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "await")
 	out, err := exec.Command("go", "build", "-o", program, "../cmd/await").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 
-	text, err := os.ReadFile("await-initcontainer.yaml")
+	text, err := os.ReadFile("kubernetes/await-services.yaml")
 	require.NoError(t, err)
-	var pod struct {
+	var deployment struct {
 		Spec struct {
-			InitContainers []struct{ Command []string } `yaml:"initContainers"`
+			Template struct {
+				Spec struct {
+					InitContainers []struct{ Command, Args []string } `yaml:"initContainers"`
+				}
+			}
 		}
 	}
-	require.NoError(t, yaml.Unmarshal(text, &pod))
-	args := pod.Spec.InitContainers[0].Command
-	cmd := exec.Command(program, append(args[1:], "--timeout", "200ms")...)
-	cmd.Env = []string{"PGPASSWORD=x", "REDIS_PASSWORD=y"}
+	require.NoError(t, yaml.Unmarshal(text, &deployment))
+	await := deployment.Spec.Template.Spec.InitContainers[0]
+	cmd := exec.Command(program, slices.Concat(await.Command[1:], await.Args, []string{"--timeout", "200ms"})...)
+	cmd.Env = []string{"REDIS_PASSWORD=y"}
 	out, err = cmd.CombinedOutput()
 
 	var exit *exec.ExitError

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,19 +22,26 @@ import (
 // exampleCommand is that of the example's init container.
 func exampleCommand(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile("../../examples/migrate/web-app.yaml")
+	text, err := os.ReadFile("../../examples/kubernetes/web-app.yaml")
 	require.NoError(t, err)
+	type initContainer struct {
+		Name    string
+		Command []string
+	}
 	var deployment struct {
 		Spec struct {
 			Template struct {
 				Spec struct {
-					InitContainers []struct{ Command []string } `yaml:"initContainers"`
+					InitContainers []initContainer `yaml:"initContainers"`
 				}
 			}
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(text, &deployment))
-	return deployment.Spec.Template.Spec.InitContainers[0].Command
+	all := deployment.Spec.Template.Spec.InitContainers
+	i := slices.IndexFunc(all, func(c initContainer) bool { return c.Name == "db-migrate" })
+	require.GreaterOrEqual(t, i, 0)
+	return all[i].Command
 }
 
 // configMap copies a directory as the kubelet mounts a ConfigMap: links through
@@ -51,28 +59,45 @@ func configMap(t *testing.T, from string) (dir string) {
 	return dir
 }
 
-// The example: three replicas, a ConfigMap, a password with special characters
-// that the kubelet puts into the URL.
+// The example, and the command of the product page, in which the kubelet puts
+// the password into the URL: three replicas, a ConfigMap, a password with
+// special characters.
 func TestExample(t *testing.T) {
 	t.Parallel()
+	const password = "s3cr3t/with@signs"
+	const page = "postgresql://webapp:$(DB_PASSWORD)@postgres.database.svc.cluster.local:5432/webapp?sslmode=require"
+	for name, tt := range map[string]struct {
+		command  []string
+		variable string
+	}{
+		"example":      {exampleCommand(t), "PGPASSWORD"},
+		"product page": {[]string{"/usr/local/bin/migrate", "--source", "file:///migrations", "--database", page, "up"}, "DB_PASSWORD"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runExample(t, tt.command[1:], tt.variable, password)
+		})
+	}
+}
+
+func runExample(t *testing.T, args []string, variable, password string) {
 	db := dbtest.NewPostgres(t)
 	u, err := url.Parse(db)
 	require.NoError(t, err)
 	pg, name := dbtest.Postgres(t), u.Path[1:]
-	const password = "s3cr3t/with@signs"
-	pg.Psql(t, name, "CREATE ROLE webapp LOGIN PASSWORD '"+password+"'; GRANT ALL ON SCHEMA public TO webapp")
-	pg.AskPassword(t, "webapp")
-	args := exampleCommand(t)[1:]
+	// A role is the whole server's, and the other form has it, too.
+	user := "webapp_" + strings.ToLower(variable)
+	pg.Psql(t, name, "CREATE ROLE "+user+" LOGIN PASSWORD '"+password+"'; GRANT ALL ON SCHEMA public TO "+user)
+	pg.AskPassword(t, user)
 	mount := configMap(t, "../../examples/migrate/migrations")
 	for i, arg := range args {
-		args[i] = strings.NewReplacer("file:///migrations", "file://"+mount, "$(DB_PASSWORD)", password,
+		args[i] = strings.NewReplacer("file:///migrations", "file://"+mount, "$(DB_PASSWORD)", password, "//webapp", "//"+user,
 			"postgres.database.svc.cluster.local:5432/webapp?sslmode=require", u.Host+u.Path+"?sslmode=disable").Replace(arg)
 	}
 	replicas := make([]*exec.Cmd, 3)
 	logs := make([]bytes.Buffer, len(replicas))
 	for i := range replicas {
 		replicas[i] = command(args...)
-		replicas[i].Env = append(replicas[i].Env, "DB_PASSWORD="+password)
+		replicas[i].Env = append(replicas[i].Env, variable+"="+password)
 		replicas[i].Stderr = &logs[i]
 		require.NoError(t, replicas[i].Start())
 	}
