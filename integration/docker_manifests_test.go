@@ -89,7 +89,7 @@ func runDockerfiles(t *testing.T, nginx, redis, postgres, webApp string) {
 // variables, volumes, security contexts and probes. Only scheduling is missing.
 func playManifests(t *testing.T, nginx, postgres string, images map[string]string) {
 	needsRoot(t) // to give volumes to the pod's group
-	webApp, nats := images["example.com/web-app:v1.2.3"], natsImage(t)
+	webApp, nats, kafka := images["example.com/web-app:v1.2.3"], natsImage(t), kafkaImage(t)
 	play := func(name string, test func(t *testing.T, m manifest, network string)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,6 +124,7 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 		startRedis(t, network)
 		service(t, network, "api.backend.svc.cluster.local", webApp, nil)
 		service(t, network, "nats.messaging.svc.cluster.local", nats, nil)
+		service(t, network, "kafka.messaging.svc.cluster.local", kafka, nil)
 		assert.Equal(t, []int{0}, runPod(t, m, images, network).stop())
 	})
 
@@ -265,6 +266,19 @@ func natsImage(t *testing.T) string {
 	name := "cleanimg-init-test/" + labName(t) + "-nats"
 	root.imageNamed(name, `ENTRYPOINT ["/usr/local/bin/cleanimg-init"]`, `CMD ["/usr/sbin/nats-server"]`,
 		"ENV CLEANIMG_INIT_READINESS_CHECK=tcp://127.0.0.1:4222")
+	return name
+}
+
+// kafkaImage is a Kafka broker with the topic "orders" behind our entrypoint.
+func kafkaImage(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, build(dir, "", "./broker"))
+	root := newAppRoot(t)
+	root.copy(filepath.Join(dir, "broker"), "/bin/broker")
+	name := "cleanimg-init-test/" + labName(t) + "-kafka"
+	root.imageNamed(name, `ENTRYPOINT ["/usr/local/bin/cleanimg-init"]`, `CMD ["/bin/broker", "orders"]`,
+		"ENV CLEANIMG_INIT_READINESS_CHECK=tcp://127.0.0.1:9092")
 	return name
 }
 
