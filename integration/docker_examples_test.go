@@ -154,8 +154,10 @@ func (e *exampleImages) postgres() string {
 
 	base := newImageRoot(e.t)
 	base.postgres(bin, "postgres", "psql")
-	base.file("/run/secrets/postgres", 0o644, "superuser\n")
-	base.file("/etc/postgres/cert.pem", 0o644, e.certificate(base))
+	base.file("/etc/postgres/password", 0o644, "change-me\n")
+	cert, key := certificate(e.t)
+	base.file("/etc/postgres/cert.pem", 0o644, cert)
+	base.owned("/etc/postgres/key.pem", 0o600, 65532, key)
 	base.imageNamed(e.name + "-postgres-base")
 	dir, out := e.withoutBuild("postgres")
 	e.compile("postgres/newdb", filepath.Join(out, "newdb"))
@@ -174,21 +176,21 @@ func (r *imageRoot) postgres(bin string, programs ...string) {
 	r.tree(share, share, func(name string, dir bool) bool { return dir && (name == "man" || name == "extension/locale") })
 }
 
-// certificate returns one, and adds its key as a file of the server's user.
-func (e *exampleImages) certificate(root *imageRoot) string {
-	e.t.Helper()
+// certificate returns a server's, and its key.
+func certificate(t *testing.T) (certPEM, keyPEM string) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(e.t, err)
+	require.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "postgres"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	require.NoError(e.t, err)
+	require.NoError(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(e.t, err)
-	root.owned("/etc/postgres/key.pem", 0o600, 65532, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // newNetwork makes a network on which containers find each other by name.
@@ -215,7 +217,7 @@ func service(t *testing.T, network, name, image string, options []string, comman
 func database(t *testing.T, network, image string) *dockerContainer {
 	t.Helper()
 	return service(t, network, "postgres.database.svc.cluster.local", image,
-		[]string{"--env", "POSTGRES_PASSWORD_FILE=/run/secrets/postgres", "--env", "APP_USER=webapp", "--env", "APP_PASSWORD=change-me"},
+		[]string{"--env", "POSTGRES_PASSWORD_FILE=/etc/postgres/password", "--env", "APP_USER=webapp", "--env", "APP_PASSWORD=change-me"},
 		"postgres", "-k", "/tmp", "-c", "listen_addresses=*", "-c", "fsync=off", "-c", "ssl=on",
 		"-c", "ssl_cert_file=/etc/postgres/cert.pem", "-c", "ssl_key_file=/etc/postgres/key.pem", "-c", "hba_file=/etc/postgresql/pg_hba.conf")
 }
@@ -223,7 +225,7 @@ func database(t *testing.T, network, image string) *dockerContainer {
 // query runs SQL as the superuser.
 func query(t *testing.T, c *dockerContainer, name, sql string) string {
 	t.Helper()
-	return docker(t, "exec", "--env", "PGPASSWORD=superuser", c.name, postgresBin(t)+"/psql", "-h", "127.0.0.1", "-U", "postgres", "-d", name, "-Atqc", sql)
+	return docker(t, "exec", "--env", "PGPASSWORD=change-me", c.name, postgresBin(t)+"/psql", "-h", "127.0.0.1", "-U", "postgres", "-d", name, "-Atqc", sql)
 }
 
 // TestDockerBaseIsAsked: none of the examples takes some image or other as its

@@ -33,12 +33,13 @@ func TestDockerExamples(t *testing.T) {
 	})
 	t.Run("kubernetes", func(t *testing.T) {
 		t.Parallel()
-		playManifests(t, nginx, postgres, map[string]string{
+		playManifests(t, nginx, map[string]string{
 			"sandbox":                      example.sandbox(),
 			"example.com/cleanimg-init:v1": example.init,
 			"example.com/web-app:v1.2.3":   webApp,
 			"example.com/shop:v1.4.2":      webApp, // without its entrypoint: the manifest has a command
 			"example.com/redis:7":          redis,
+			"example.com/postgres:15":      postgres,
 		})
 	})
 }
@@ -87,7 +88,7 @@ func runDockerfiles(t *testing.T, nginx, redis, postgres, webApp string) {
 
 // playManifests plays the manifests, each as it is: its images, commands,
 // variables, volumes, security contexts and probes. Only scheduling is missing.
-func playManifests(t *testing.T, nginx, postgres string, images map[string]string) {
+func playManifests(t *testing.T, nginx string, images map[string]string) {
 	needsRoot(t) // to give volumes to the pod's group
 	webApp, nats, kafka := images["example.com/web-app:v1.2.3"], natsImage(t), kafkaImage(t)
 	play := func(name string, test func(t *testing.T, m manifest, network string)) {
@@ -100,8 +101,27 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 		service(t, network, "redis.cache.svc.cluster.local", images["example.com/redis:7"], []string{"--env", "REDIS_PASSWORD=change-me"})
 	}
 
+	// startPostgres plays postgres.yaml, which others want.
+	startPostgres := func(t *testing.T, network string) *dockerContainer {
+		t.Helper()
+		m := readManifest(t, filepath.Join("..", "examples", "kubernetes", "postgres.yaml"))
+		cert, key := certificate(t)
+		m.secrets["postgres-tls"] = map[string]string{"tls.crt": cert, "tls.key": key}
+		return runPod(t, m, images, network).apps[0]
+	}
+
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		db := startPostgres(t, newNetwork(t))
+		assert.Equal(t, "webapp", query(t, db, "webapp", "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'webapp'"))
+		code, _ := db.stop()
+		assert.Equal(t, 0, code)
+		assert.Contains(t, db.log(), "database system is shut down")
+		assert.NotContains(t, db.log(), "change-me")
+	})
+
 	play("database-migration", func(t *testing.T, m manifest, network string) {
-		db := database(t, network, postgres)
+		db := startPostgres(t, network)
 		pod := runPod(t, m, images, network)
 		assert.Equal(t, "2|f", query(t, db, "webapp", "SELECT version, dirty FROM schema_migrations"))
 		assert.Equal(t, "t", query(t, db, "webapp", "SELECT indisvalid FROM pg_index WHERE indexrelid = 'idx_users_role'::regclass"))
@@ -113,14 +133,14 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 		pod := startPod(t, m, images, network)
 		ended := make(chan *podEnd, 1)
 		go func() { defer close(ended); ended <- pod.start() }()
-		database(t, network, postgres)
+		startPostgres(t, network)
 		startRedis(t, network)
 		require.Nil(t, <-ended)
 		assert.Equal(t, []int{0}, pod.stop())
 	})
 
 	play("await-services", func(t *testing.T, m manifest, network string) {
-		database(t, network, postgres)
+		startPostgres(t, network)
 		startRedis(t, network)
 		service(t, network, "api.backend.svc.cluster.local", webApp, nil)
 		service(t, network, "nats.messaging.svc.cluster.local", nats, nil)
@@ -195,7 +215,7 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 	})
 
 	play("rendered/helm", func(t *testing.T, m manifest, network string) {
-		db := database(t, network, postgres)
+		db := startPostgres(t, network)
 		startRedis(t, network)
 		pod := runPod(t, m, images, network)
 		assert.Equal(t, "0", query(t, db, "webapp", "SELECT count(*) FROM orders"))
@@ -207,7 +227,7 @@ func playManifests(t *testing.T, nginx, postgres string, images map[string]strin
 	})
 
 	play("web-app", func(t *testing.T, m manifest, network string) {
-		db := database(t, network, postgres)
+		db := startPostgres(t, network)
 		require.Equal(t, 3, m.replicas)
 		pods := make([]*dockerPod, m.replicas)
 		for i := range pods {

@@ -20,13 +20,32 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A manifest is what one file has for one Deployment. Only what is played is
-// here; examples/kubernetes/check knows every field.
+// A manifest is what one file has for one workload, at first for its first
+// Deployment or StatefulSet. Only what is played is here;
+// examples/kubernetes/check knows every field.
 type manifest struct {
-	replicas   int
-	pod        podSpec
+	workload
+	workloads  []workload
+	aliases    map[string][]string // names of Services, by the label app of their pods
 	configMaps map[string]map[string]string
 	secrets    map[string]map[string]string
+}
+
+type workload struct {
+	name, app string
+	replicas  int
+	pod       podSpec
+}
+
+// of is the manifest for another workload of the file.
+func (m manifest) of(name string) manifest {
+	for _, w := range m.workloads {
+		if w.name == name {
+			m.workload = w
+			return m
+		}
+	}
+	panic("no workload " + name)
 }
 
 type podSpec struct {
@@ -38,12 +57,18 @@ type podSpec struct {
 		RunAsGroup int `yaml:"runAsGroup"`
 		FSGroup    int `yaml:"fsGroup"`
 	} `yaml:"securityContext"`
-	Volumes []struct {
-		Name      string
-		ConfigMap struct{ Name string } `yaml:"configMap"`
-		Secret    struct {
-			Name string `yaml:"secretName"`
-		}
+	Volumes []podVolume
+}
+
+type podVolume struct {
+	Name      string
+	ConfigMap struct {
+		Name string
+		Mode os.FileMode `yaml:"defaultMode"`
+	} `yaml:"configMap"`
+	Secret struct {
+		Name string      `yaml:"secretName"`
+		Mode os.FileMode `yaml:"defaultMode"`
 	}
 }
 
@@ -88,29 +113,50 @@ func readManifest(t *testing.T, file string) manifest {
 	f, err := os.Open(file)
 	require.NoError(t, err)
 	defer f.Close()
-	m := manifest{configMaps: map[string]map[string]string{}, secrets: map[string]map[string]string{}}
+	m := manifest{aliases: map[string][]string{}, configMaps: map[string]map[string]string{}, secrets: map[string]map[string]string{}}
 	for documents := yaml.NewDecoder(f); ; {
 		var object struct {
 			Kind     string
-			Metadata struct{ Name string }
+			Metadata struct{ Name, Namespace string }
 			Spec     yaml.Node
 			Data     map[string]string
 			Secrets  map[string]string `yaml:"stringData"`
 		}
 		err := documents.Decode(&object)
 		if errors.Is(err, io.EOF) {
+			require.NotEmpty(t, m.workloads)
+			m.workload = m.workloads[0]
 			return m
 		}
 		require.NoError(t, err)
 		switch object.Kind {
-		case "Deployment":
-			var d struct {
+		case "Deployment", "StatefulSet":
+			var spec struct {
 				Replicas int
-				Template struct{ Spec podSpec }
+				Template struct {
+					Metadata struct{ Labels struct{ App string } }
+					Spec     podSpec
+				}
+				Claims []struct{ Metadata struct{ Name string } } `yaml:"volumeClaimTemplates"`
 			}
-			d.Template.Spec.TerminationGracePeriodSeconds = 30 // where it says nothing
-			require.NoError(t, object.Spec.Decode(&d))
-			m.replicas, m.pod = d.Replicas, d.Template.Spec
+			spec.Template.Spec.TerminationGracePeriodSeconds = 30 // where it says nothing
+			require.NoError(t, object.Spec.Decode(&spec))
+			w := workload{
+				name: object.Metadata.Name, app: spec.Template.Metadata.Labels.App,
+				replicas: spec.Replicas, pod: spec.Template.Spec,
+			}
+			for _, claim := range spec.Claims {
+				w.pod.Volumes = append(w.pod.Volumes, podVolume{Name: claim.Metadata.Name})
+			}
+			m.workloads = append(m.workloads, w)
+		case "Service":
+			var spec struct{ Selector struct{ App string } }
+			require.NoError(t, object.Spec.Decode(&spec))
+			names := []string{object.Metadata.Name}
+			if ns := object.Metadata.Namespace; ns != "" {
+				names = append(names, names[0]+"."+ns+".svc", names[0]+"."+ns+".svc.cluster.local")
+			}
+			m.aliases[spec.Selector.App] = append(m.aliases[spec.Selector.App], names...)
 		case "ConfigMap":
 			m.configMaps[object.Metadata.Name] = object.Data
 		case "Secret":
@@ -138,17 +184,19 @@ type dockerPod struct {
 func startPod(t *testing.T, m manifest, images map[string]string, network string) *dockerPod {
 	t.Helper()
 	p := &dockerPod{t: t, spec: m.pod, objects: m, images: images, volumes: map[string]string{}}
-	p.sandbox = startContainer(t, images["sandbox"], []string{
-		"--network", network, "--publish", "127.0.0.1::10102", "--publish", "127.0.0.1::8080",
-	}, "sleep", "10m")
+	options := []string{"--network", network, "--publish", "127.0.0.1::10102", "--publish", "127.0.0.1::8080"}
+	for _, alias := range m.aliases[m.app] {
+		options = append(options, "--network-alias", alias)
+	}
+	p.sandbox = startContainer(t, images["sandbox"], options, "sleep", "10m")
 	for _, v := range p.spec.Volumes {
 		dir := filepath.Join(t.TempDir(), v.Name)
 		require.NoError(t, os.Mkdir(dir, 0o755))
 		switch {
 		case v.ConfigMap.Name != "":
-			p.project(dir, m.configMaps[v.ConfigMap.Name])
+			p.project(dir, v.ConfigMap.Mode, m.configMaps[v.ConfigMap.Name])
 		case v.Secret.Name != "":
-			p.project(dir, m.secrets[v.Secret.Name])
+			p.project(dir, v.Secret.Mode, m.secrets[v.Secret.Name])
 		}
 		// What belongs to fsGroup keeps doing so.
 		require.NoError(t, os.Chown(dir, 0, p.spec.SecurityContext.FSGroup))
@@ -159,15 +207,25 @@ func startPod(t *testing.T, m manifest, images map[string]string, network string
 }
 
 // project writes a volume as the kubelet does it, with a link that an update
-// would swap.
-func (p *dockerPod) project(dir string, files map[string]string) {
+// would swap. The files belong to root, and the pod's group can read them.
+func (p *dockerPod) project(dir string, mode os.FileMode, files map[string]string) {
 	p.t.Helper()
 	require.NotEmpty(p.t, files)
+	if mode == 0 {
+		mode = 0o644
+	}
+	group := p.spec.SecurityContext.FSGroup
+	if group != 0 {
+		mode |= 0o440
+	}
 	const data = "..2026_01_02_03_04_05.123456789"
 	require.NoError(p.t, os.Mkdir(filepath.Join(dir, data), 0o755))
 	require.NoError(p.t, os.Symlink(data, filepath.Join(dir, "..data")))
 	for name, content := range files {
-		require.NoError(p.t, os.WriteFile(filepath.Join(dir, data, name), []byte(content), 0o644))
+		file := filepath.Join(dir, data, name)
+		require.NoError(p.t, os.WriteFile(file, []byte(content), 0o600))
+		require.NoError(p.t, os.Chown(file, 0, group))
+		require.NoError(p.t, os.Chmod(file, mode))
 		require.NoError(p.t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
 	}
 }

@@ -5,6 +5,7 @@ package check
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,6 +22,8 @@ import (
 	"k8s.io/pod-security-admission/policy"
 )
 
+var kubectlSecret = regexp.MustCompile(`(?m)^#   kubectl create secret \w+ (\S+)`)
+
 func TestManifests(t *testing.T) {
 	files, err := filepath.Glob("../*.yaml")
 	require.NoError(t, err)
@@ -31,7 +34,11 @@ func TestManifests(t *testing.T) {
 			require.NoError(t, err)
 			objects, err := decode(data)
 			require.NoError(t, err)
-			checkObjects(t, objects)
+			var made []string // by whoever applies it, as the manifest says
+			for _, line := range kubectlSecret.FindAllSubmatch(data, -1) {
+				made = append(made, string(line[1]))
+			}
+			checkObjects(t, objects, made...)
 		})
 	}
 }
@@ -49,12 +56,23 @@ func TestStrictDecoding(t *testing.T) {
 	}
 }
 
-// checkObjects wants a Deployment among the objects, and everything that it
-// refers to: ConfigMaps, Secrets and claims.
-func checkObjects(t *testing.T, objects []runtime.Object) {
+// A workload is an object with a template of pods.
+type workload struct {
+	kind     string
+	selector *metav1.LabelSelector
+	template *corev1.PodTemplateSpec
+	claims   []corev1.PersistentVolumeClaim
+}
+
+// checkObjects wants workloads among the objects, and everything that they
+// refer to: ConfigMaps, Secrets but those that were made otherwise, and claims.
+func checkObjects(t *testing.T, objects []runtime.Object, secrets ...string) {
 	t.Helper()
 	named := map[string]bool{}
-	var deployments []*appsv1.Deployment
+	for _, name := range secrets {
+		named["secret "+name] = true
+	}
+	var workloads []workload
 	for _, object := range objects {
 		switch o := object.(type) {
 		case *corev1.ConfigMap:
@@ -64,30 +82,55 @@ func checkObjects(t *testing.T, objects []runtime.Object) {
 		case *corev1.PersistentVolumeClaim:
 			named["claim "+o.Name] = true
 		case *appsv1.Deployment:
-			deployments = append(deployments, o)
+			checkDeployment(t, o)
+			workloads = append(workloads, workload{kind: o.Kind, selector: o.Spec.Selector, template: &o.Spec.Template})
+		case *appsv1.StatefulSet:
+			checkFSGroup(t, &o.Spec.Template.Spec)
+			workloads = append(workloads, workload{kind: o.Kind, selector: o.Spec.Selector, template: &o.Spec.Template, claims: o.Spec.VolumeClaimTemplates})
 		}
 	}
-	require.NotEmpty(t, deployments)
-	for _, d := range deployments {
-		assert.Equal(t, d.Spec.Selector.MatchLabels, d.Spec.Template.Labels)
-		checkSecurity(t, &d.Spec.Template)
-		checkReferences(t, &d.Spec.Template.Spec, named)
-		checkClaims(t, d)
-		checkGrace(t, &d.Spec.Template.Spec)
-		for _, c := range d.Spec.Template.Spec.Containers {
-			checkEntrypoint(t, c, graceOf(&d.Spec.Template.Spec))
-		}
-		if waits(&d.Spec.Template.Spec) {
-			require.NotNil(t, d.Spec.ProgressDeadlineSeconds, "it waits: 600 s may be too few")
-			assert.GreaterOrEqual(t, *d.Spec.ProgressDeadlineSeconds, int32(1800))
-		}
-		for _, c := range d.Spec.Template.Spec.InitContainers {
+	require.NotEmpty(t, workloads)
+	for _, w := range workloads {
+		pod := &w.template.Spec
+		checkSecurity(t, w.template)
+		checkReferences(t, pod, named, w.claims)
+		for _, c := range pod.InitContainers {
 			assert.NotEmpty(t, c.Resources.Requests, "%s: requests", c.Name)
 			if c.RestartPolicy != nil {
 				assert.NotNil(t, c.StartupProbe, "%s: what comes next starts when it has passed", c.Name)
 			}
 		}
+		assert.Equal(t, w.selector.MatchLabels, w.template.Labels)
+		checkGrace(t, pod)
+		for _, c := range pod.Containers {
+			checkEntrypoint(t, c)
+			if w.kind == "Deployment" {
+				checkDrain(t, c)
+			}
+		}
 	}
+}
+
+// checkDeployment wants what matters when a Deployment is updated.
+func checkDeployment(t *testing.T, d *appsv1.Deployment) {
+	t.Helper()
+	pod := &d.Spec.Template.Spec
+	if waits(pod) {
+		require.NotNil(t, d.Spec.ProgressDeadlineSeconds, "it waits: 600 s may be too few")
+		assert.GreaterOrEqual(t, *d.Spec.ProgressDeadlineSeconds, int32(1800))
+	}
+	if slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil }) {
+		assert.Equal(t, appsv1.RecreateDeploymentStrategyType, d.Spec.Strategy.Type, "the volume is on one node")
+		checkFSGroup(t, pod)
+	}
+}
+
+// checkFSGroup wants a pod with a volume that outlives it to start as quickly
+// when the volume has many files.
+func checkFSGroup(t *testing.T, pod *corev1.PodSpec) {
+	t.Helper()
+	require.NotNil(t, pod.SecurityContext.FSGroupChangePolicy)
+	assert.Equal(t, corev1.FSGroupChangeOnRootMismatch, *pod.SecurityContext.FSGroupChangePolicy)
 }
 
 // waits says whether an init container waits for another service.
@@ -141,9 +184,12 @@ func restricted(t *testing.T, meta *metav1.ObjectMeta, pod *corev1.PodSpec) (all
 	return result.Allowed, "restricted: " + result.ForbiddenReason() + ": " + result.ForbiddenDetail()
 }
 
-func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
+func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool, claims []corev1.PersistentVolumeClaim) {
 	t.Helper()
 	volumes := map[string]bool{}
+	for _, claim := range claims {
+		volumes[claim.Name] = true
+	}
 	for _, v := range pod.Volumes {
 		volumes[v.Name] = true
 		switch {
@@ -174,14 +220,8 @@ func checkReferences(t *testing.T, pod *corev1.PodSpec, named map[string]bool) {
 // period: the applications end at the same time, then one sidecar after another.
 func checkGrace(t *testing.T, pod *corev1.PodSpec) {
 	t.Helper()
-	period := func(c corev1.Container) (d time.Duration) {
-		for _, e := range c.Env {
-			if e.Name == "CLEANIMG_INIT_GRACE_PERIOD" {
-				d = duration(t, e.Value)
-			}
-		}
-		require.Positive(t, d, "%s: CLEANIMG_INIT_GRACE_PERIOD", c.Name)
-		return d
+	period := func(c corev1.Container) time.Duration {
+		return duration(t, environment(t, c)["CLEANIMG_INIT_GRACE_PERIOD"])
 	}
 	var all time.Duration
 	for _, c := range pod.Containers {
@@ -195,37 +235,34 @@ func checkGrace(t *testing.T, pod *corev1.PodSpec) {
 	assert.Less(t, all, time.Duration(graceOf(pod))*time.Second, "the kubelet would kill before we do")
 }
 
-// checkClaims wants of a Deployment with a volume that outlives its pods that it
-// comes through an update, and starts as quickly when the volume has many files.
-func checkClaims(t *testing.T, d *appsv1.Deployment) {
+// checkDrain wants an application to serve until it is out of its Services.
+func checkDrain(t *testing.T, c corev1.Container) {
 	t.Helper()
-	pod := d.Spec.Template.Spec
-	if !slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.PersistentVolumeClaim != nil }) {
-		return
-	}
-	assert.Equal(t, appsv1.RecreateDeploymentStrategyType, d.Spec.Strategy.Type)
-	require.NotNil(t, pod.SecurityContext.FSGroupChangePolicy)
-	assert.Equal(t, corev1.FSGroupChangeOnRootMismatch, *pod.SecurityContext.FSGroupChangePolicy)
+	env := environment(t, c)
+	drain := duration(t, env["CLEANIMG_INIT_DRAIN_DELAY"])
+	period := duration(t, env["CLEANIMG_INIT_GRACE_PERIOD"])
+	assert.Greater(t, drain, time.Duration(0), c.Name)
+	assert.Less(t, drain, period-min(period/4, 5*time.Second), "%s: nothing is left for the command", c.Name)
 }
 
-// checkEntrypoint wants what docs/kubernetes.md says of an application with
-// cleanimg-init as its entrypoint.
-func checkEntrypoint(t *testing.T, c corev1.Container, grace int64) {
+func environment(t *testing.T, c corev1.Container) map[string]string {
 	t.Helper()
 	env := map[string]string{}
 	for _, e := range c.Env {
 		assert.NotContains(t, env, e.Name, "%s has it twice", c.Name)
 		env[e.Name] = e.Value
 	}
+	return env
+}
+
+// checkEntrypoint wants what docs/kubernetes.md says of an application with
+// cleanimg-init as its entrypoint.
+func checkEntrypoint(t *testing.T, c corev1.Container) {
+	t.Helper()
+	env := environment(t, c)
 	for _, name := range []string{"STARTUP_CHECK", "LIVENESS_CHECK", "READINESS_CHECK"} {
 		assert.NotEmpty(t, env["CLEANIMG_INIT_"+name], "%s: %s", c.Name, name)
 	}
-	drain := duration(t, env["CLEANIMG_INIT_DRAIN_DELAY"])
-	period := duration(t, env["CLEANIMG_INIT_GRACE_PERIOD"])
-	assert.Greater(t, drain, time.Duration(0), c.Name)
-	assert.Less(t, period, time.Duration(grace)*time.Second, "%s: the kubelet would kill before we do", c.Name)
-	assert.Less(t, drain, period-min(period/4, 5*time.Second), "%s: nothing is left for the command", c.Name)
-
 	ports := map[string]string{}
 	for _, p := range c.Ports {
 		ports[p.Name] = strconv.Itoa(int(p.ContainerPort))

@@ -187,7 +187,8 @@ func TestHelmValues(t *testing.T) {
 	t.Run("no init container", func(t *testing.T) {
 		d := with(t, map[string]any{"wait": nil, "migrate": nil, "config": nil})
 		assert.Empty(t, d.Spec.Template.Spec.InitContainers)
-		checkEntrypoint(t, d.Spec.Template.Spec.Containers[0], 30)
+		checkEntrypoint(t, d.Spec.Template.Spec.Containers[0])
+		checkGrace(t, &d.Spec.Template.Spec)
 	})
 	t.Run("no drain", func(t *testing.T) {
 		d := with(t, map[string]any{"gracePeriod": 5, "drainDelay": 0})
@@ -302,7 +303,8 @@ func TestHelmPod(t *testing.T) {
 			d, err := with(t, pod, nil)
 			require.NoError(t, err)
 			assert.Equal(t, []int32{want}, probes(d), pod)
-			checkEntrypoint(t, d.Spec.Template.Spec.Containers[0], 30)
+			checkEntrypoint(t, d.Spec.Template.Spec.Containers[0])
+			checkGrace(t, &d.Spec.Template.Spec)
 		}
 		_, err := with(t, "containers: [{name: app, image: app, ports: [{name: probes, containerPort: 9000}], env: [{name: CLEANIMG_INIT_HTTP_LISTEN, value: \":10109\"}]}]", nil)
 		assert.ErrorContains(t, err, `CLEANIMG_INIT_HTTP_LISTEN=:10109 is not its port "probes", 9000`)
