@@ -33,13 +33,14 @@ func TestDockerExamples(t *testing.T) {
 	})
 	t.Run("kubernetes", func(t *testing.T) {
 		t.Parallel()
-		playManifests(t, nginx, map[string]string{
+		playManifests(t, map[string]string{
 			"sandbox":                      example.sandbox(),
 			"example.com/cleanimg-init:v1": example.init,
 			"example.com/web-app:v1.2.3":   webApp,
 			"example.com/shop:v1.4.2":      webApp, // without its entrypoint: the manifest has a command
 			"example.com/redis:7":          redis,
 			"example.com/postgres:15":      postgres,
+			"example.com/nginx:1":          nginx,
 		})
 	})
 }
@@ -88,7 +89,7 @@ func runDockerfiles(t *testing.T, nginx, redis, postgres, webApp string) {
 
 // playManifests plays the manifests, each as it is: its images, commands,
 // variables, volumes, security contexts and probes. Only scheduling is missing.
-func playManifests(t *testing.T, nginx string, images map[string]string) {
+func playManifests(t *testing.T, images map[string]string) {
 	needsRoot(t) // to give volumes to the pod's group
 	webApp, nats, kafka := images["example.com/web-app:v1.2.3"], natsImage(t), kafkaImage(t)
 	play := func(name string, test func(t *testing.T, m manifest, network string)) {
@@ -171,10 +172,7 @@ func playManifests(t *testing.T, nginx string, images map[string]string) {
 	})
 
 	play("shared-data", func(t *testing.T, m manifest, network string) {
-		values := filepath.Join(t.TempDir(), "values.yaml")
-		require.NoError(t, os.WriteFile(values, []byte("banner: hello from the artifact\n"), 0o644))
-		require.NoError(t, os.Chmod(values, 0o644))
-		service(t, network, "artifacts.default.svc.cluster.local", nginx, []string{"--volume", values + ":/srv/values.yaml:ro"})
+		runPod(t, m.of("artifacts"), images, network)
 		pod := runPod(t, m, images, network)
 		config, err := os.ReadFile(filepath.Join(pod.volumes["shared"], "config", "config.yaml"))
 		require.NoError(t, err)

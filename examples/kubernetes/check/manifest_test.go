@@ -28,6 +28,8 @@ func TestManifests(t *testing.T) {
 	files, err := filepath.Glob("../*.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
+	page, err := os.ReadFile("../../../docs/kubernetes.md")
+	require.NoError(t, err)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			data, err := os.ReadFile(file)
@@ -39,6 +41,8 @@ func TestManifests(t *testing.T) {
 				made = append(made, string(line[1]))
 			}
 			checkObjects(t, objects, made...)
+			assert.Regexp(t, `(?m)\A(#.*\n)*# Needs: `, string(data), "the header says what has to be there")
+			assert.Regexp(t, regexp.QuoteMeta("kubernetes/"+filepath.Base(file)), string(page), "docs/kubernetes.md")
 		})
 	}
 }
