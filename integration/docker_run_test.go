@@ -251,20 +251,21 @@ func TestDockerForeignStopSignal(t *testing.T) {
 	t.Parallel()
 
 	image := newAppRoot(t).image()
-	for _, tt := range []struct{ name, signals, ending string }{
-		{"not named", "TERM,INT", ""},
-		{"named", "TERM,INT,QUIT", "msg=stopping signal=QUIT drain=100ms grace=20s"},
+	for _, tt := range []struct{ name, signal, signals, ending string }{
+		{"not named", "QUIT", "TERM,INT", ""},
+		{"QUIT", "QUIT", "TERM,INT,QUIT", "msg=stopping signal=QUIT drain=100ms grace=20s"},
+		{"WINCH", "WINCH", "TERM,INT,WINCH", "msg=stopping signal=WINCH drain=100ms grace=20s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := startContainer(t, image, []string{
-				"--stop-signal", "QUIT", "--entrypoint", "/usr/local/bin/cleanimg-init", "--env", "CLEANIMG_INIT_STOP_SIGNALS=" + tt.signals,
+				"--stop-signal", tt.signal, "--entrypoint", "/usr/local/bin/cleanimg-init", "--env", "CLEANIMG_INIT_STOP_SIGNALS=" + tt.signals,
 				"--env", "CLEANIMG_INIT_DRAIN_DELAY=100ms", "--env", "CLEANIMG_INIT_GRACE_PERIOD=20s",
-			}, "/bin/testprog", "trap", "-ready", "/tmp/ready", "-on", "QUIT=3")
+			}, "/bin/testprog", "trap", "-ready", "/tmp/ready", "-on", tt.signal+"=3")
 			requireFile(t, c, "/tmp/ready")
 			code, _ := c.stop()
 			assert.Equal(t, 3, code)
-			assert.Contains(t, c.log(), "got QUIT")
+			assert.Contains(t, c.log(), "got "+tt.signal)
 			if tt.ending == "" {
 				assert.NotContains(t, c.log(), "msg=stopping")
 			} else {
