@@ -281,7 +281,7 @@ func checkEntrypoint(t *testing.T, c corev1.Container) {
 		assert.Equal(t, path, probe.HTTPGet.Path, c.Name)
 		assert.Equal(t, listen, ":"+ports[probe.HTTPGet.Port.StrVal], c.Name)
 	}
-	assert.Equal(t, int32(1), c.LivenessProbe.FailureThreshold, "%s: the check has counted failures", c.Name)
+	assert.Equal(t, int32(2), c.LivenessProbe.FailureThreshold, "%s: the check has counted failures, but a probe can get lost", c.Name)
 	assert.Equal(t, int32(1), c.ReadinessProbe.FailureThreshold, "%s: the check has counted failures", c.Name)
 	assert.GreaterOrEqual(t, c.ReadinessProbe.TimeoutSeconds, int32(3), "%s: one slow answer must not take it out", c.Name)
 	assert.GreaterOrEqual(t, time.Duration(c.StartupProbe.FailureThreshold*max(c.StartupProbe.PeriodSeconds, 1))*time.Second, 10*time.Minute,

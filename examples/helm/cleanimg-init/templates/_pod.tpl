@@ -124,7 +124,7 @@ capabilities: {drop: [ALL]}
 
 {{- define "cleanimg-init.probes" -}}
 startupProbe: {httpGet: {path: /health/startup, port: probes}, periodSeconds: 1, failureThreshold: 600}
-livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 1}  # LIVENESS_CHECK has counted to three
+livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 2}  # the check counts to three; one lost probe restarts nothing
 readinessProbe: {httpGet: {path: /health/ready, port: probes}, periodSeconds: 5, timeoutSeconds: 3, failureThreshold: 1}
 {{- end -}}
 
