@@ -3,10 +3,12 @@
 package reaper
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,15 +22,20 @@ import (
 //
 // The two talk over a socket, which is the gate's standard error so that what a
 // Go runtime says as it dies does not get among the child's own words. We send
-// one byte when the child has been moved. It answers with one byte when it is
-// about to exec, and with the number of the error if that fails. The end of
-// the stream without a number is success.
+// one byte when the child has been moved. It answers with a mark when it is
+// about to exec, and with the number of the error if that fails. The end of the
+// stream comes with the exec, or with the end of the gate; without the mark
+// nothing was executed.
+//
+// The child's environment is none of the gate's: GODEBUG makes a runtime talk,
+// and a wrong GOMEMLIMIT ends it. So each entry comes with a letter before it.
 
 const (
-	gateName   = "cleanimg-init: step" // argv[0]
-	gateLowest = 10                    // descriptor that is surely none of the child's own
-	gateOpen   = 'o'
-	gatePassed = 'p'
+	gateName     = "cleanimg-init: step" // argv[0]
+	gateLowest   = 10                    // descriptor that is surely none of the child's own
+	gateOpen     = 'o'
+	gatePassed   = "\x00passed\x00"
+	gateDisguise = ":"
 )
 
 // errNoGate means that a child can't be started through the gate.
@@ -55,13 +62,17 @@ func passGate(stderr int, path string, args []string) (code int) {
 	if err != nil || unix.Dup3(stderr, 2, 0) != nil || unix.Close(stderr) != nil {
 		return failed
 	}
-	if got := readAll(talk, 1); len(got) == 0 {
+	if !gateOpens(talk) {
 		return failed // nobody waits for us any more
 	}
-	if _, err := unix.Write(talk, []byte{gatePassed}); err != nil {
+	env := syscall.Environ()
+	for i := range env {
+		env[i] = strings.TrimPrefix(env[i], gateDisguise)
+	}
+	if _, err := unix.Write(talk, []byte(gatePassed)); err != nil {
 		return failed
 	}
-	err = withEmptyMask(func() error { return syscall.Exec(path, args, syscall.Environ()) })
+	err = withEmptyMask(func() error { return syscall.Exec(path, args, env) })
 	var errno syscall.Errno
 	errors.As(err, &errno)
 	_, _ = unix.Write(talk, strconv.AppendInt(nil, int64(errno), 10))
@@ -97,6 +108,10 @@ func (r *Reaper) forkThroughGate(c Command) (pid int, g *group, err error) {
 	gate.Path, gate.Files = r.Gate, slices.Clone(c.Files)
 	gate.Args = append([]string{gateName, strconv.Itoa(stderr), c.Path}, c.Args...)
 	gate.Files[2] = uintptr(theirs)
+	gate.Env = make([]string, len(c.Env))
+	for i, entry := range c.Env {
+		gate.Env[i] = gateDisguise + entry
+	}
 	pid, err = gate.forkExec()
 	closeAll(theirs, stderr)
 	if err != nil {
@@ -105,18 +120,18 @@ func (r *Reaper) forkThroughGate(c Command) (pid int, g *group, err error) {
 	}
 	moved := g.enter(pid) == nil // else it runs all the same
 	_, _ = unix.Write(talk, []byte{gateOpen})
-	answer := readAll(talk, 1<<10)
-	closeAll(talk) // whatever else it has to say
+	_, answer, passed := bytes.Cut(readAll(talk), []byte(gatePassed))
+	closeAll(talk)
 	switch {
-	case len(answer) == 0 || answer[0] != gatePassed:
+	case !passed:
 		// The Go runtime needs threads, which a pids limit may refuse.
 		if signal := waitFor(pid).Signal(); signal > 0 {
 			return 0, g, syscall.EINTR
 		}
 		return 0, g, errNoGate
-	case len(answer) > 1:
+	case len(answer) > 0:
 		waitFor(pid)
-		errno, _ := strconv.Atoi(string(answer[1:]))
+		errno, _ := strconv.Atoi(string(answer))
 		return 0, g, syscall.Errno(errno)
 	case !moved:
 		r.groups.remove(g)
@@ -141,18 +156,27 @@ func closeAll(fds ...int) {
 	}
 }
 
-// readAll reads until the end of the stream, or until it has so much.
-func readAll(fd, most int) (got []byte) {
-	buf := make([]byte, most)
-	for n := 0; n < most; {
-		more, err := unix.Read(fd, buf[n:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil || more == 0:
-			return buf[:n]
-		default:
-			n += more
+// gateOpens waits for the byte that opens the gate.
+func gateOpens(talk int) bool {
+	for {
+		n, err := unix.Read(talk, make([]byte, 1))
+		if !errors.Is(err, unix.EINTR) {
+			return n > 0
 		}
 	}
-	return buf
+}
+
+// readAll reads until the end of the stream.
+func readAll(fd int) (got []byte) {
+	buf := make([]byte, 1<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || n == 0:
+			return got
+		default:
+			got = append(got, buf[:n]...)
+		}
+	}
 }

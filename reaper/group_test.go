@@ -130,6 +130,25 @@ func TestTheGateTellsWhy(t *testing.T) {
 	})
 }
 
+// What a child's environment does to a Go runtime does not happen to the gate:
+// the child is started once, at once, and in its group.
+func TestTheGateHasNoEnvironment(t *testing.T) {
+	for _, entry := range []string{"GODEBUG=schedtrace=1000", "GODEBUG=inittrace=1", "GOMEMLIMIT=most", ":", ""} {
+		t.Run(entry, func(t *testing.T) {
+			inGroups(t, func(t *testing.T) {
+				c := program(t, "exit", 0)
+				c.Path, c.Args, c.Env = "/bin/cat", []string{"cat", "/proc/self/environ", "/proc/self/cgroup"}, []string{"A=1", entry, "B=2"}
+				out, exit := run(t, c)
+				assert.Zero(t, exit.Code())
+				environ, groups, _ := strings.Cut(out, "B=2\x00")
+				assert.Equal(t, "A=1\x00"+entry+"\x00", environ)
+				assert.NotContains(t, groups, "A=1", "it ran again")
+				assert.Contains(t, groups, boxOf(t, "self")+"/cleanimg-init-")
+			})
+		})
+	}
+}
+
 // Without a gate that works the child is started all the same.
 func TestWithoutAGate(t *testing.T) {
 	for _, gate := range []string{"/no/such/program", "/bin/true", "/bin/false"} {
