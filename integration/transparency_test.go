@@ -88,6 +88,21 @@ func TestModeExecIsTheCommand(t *testing.T) {
 		}
 		assert.Contains(t, in.Stdout.Lines(), "FROM_HOOK=1")
 	})
+	for _, program := range []string{"cleanimg-init", "dumb-init"} { // which makes a session for the command
+		t.Run("terminal as "+program, func(t *testing.T) {
+			t.Parallel()
+			o := Options{TTY: true, Program: "/bin/" + program, Env: env("CLEANIMG_INIT_MODE=exec"), Files: hooks, Args: do("tty", ";", "trap", "-on", "INT=5")}
+			if program != "cleanimg-init" {
+				o.Files = append(slices.Clone(hooks), File{Path: o.Program, Link: "cleanimg-init"})
+			}
+			in := Run(t, o)
+			in.WaitStdout("ready")
+			assert.Contains(t, in.Stdout.String(), "foreground true", "the hooks had it")
+			_, err := in.Terminal.WriteString("\x03")
+			require.NoError(t, err)
+			assert.Equal(t, 5, in.Wait())
+		})
+	}
 	t.Run("nobody else", func(t *testing.T) {
 		t.Parallel()
 		in := Run(t, Options{Env: env("CLEANIMG_INIT_MODE=exec"), Files: hooks, Args: do("trap", "-on", "TERM=3")})

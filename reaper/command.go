@@ -60,10 +60,14 @@ func (c *Command) forkExec() (pid int, err error) {
 
 // Replace executes the command in place of this program (same pid), with the
 // signal mask and the dispositions that a started child gets. It returns only
-// on failure, possibly as the command's user already. Files and Foreground are
-// not used. The caller has made sure that nothing is running which would need a
-// reaper.
+// on failure, possibly as the command's user already. With Foreground it takes
+// the terminal's foreground back from whoever had it last; Files are not used,
+// nor is a session. The caller has made sure that nothing is running which would
+// need a reaper.
 func Replace(c Command) error {
+	if c.Foreground {
+		takeForeground()
+	}
 	// It survives execve, and the program might not reap.
 	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 	if err := become(c.Cred); err != nil {
@@ -98,14 +102,28 @@ func become(cred *syscall.Credential) error {
 	return syscall.Setuid(int(cred.Uid))
 }
 
+// takeForeground makes our process group the foreground group of the terminal
+// at descriptor 0. Whoever is in the background is stopped with TTOU for that,
+// unless the thread blocks it; see tcsetpgrp(3).
+func takeForeground() {
+	var ttou unix.Sigset_t
+	ttou.Val[0] = 1 << (unix.SIGTTOU - 1)
+	_ = withMask(&ttou, func() error {
+		return unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpgrp())
+	})
+}
+
 // withEmptyMask calls f on a thread that blocks no signal: a forked child gets
 // the mask of the thread that forks, and Go unblocks only some of the signals
 // that it was started with.
-func withEmptyMask(f func() error) error {
+func withEmptyMask(f func() error) error { return withMask(&unix.Sigset_t{}, f) }
+
+// withMask calls f on a thread that blocks these signals and no others.
+func withMask(mask *unix.Sigset_t, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var empty, old unix.Sigset_t
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &empty, &old); err != nil {
+	var old unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, mask, &old); err != nil {
 		return f()
 	}
 	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()

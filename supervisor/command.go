@@ -26,7 +26,7 @@ func (s *supervisor) commandToStart() reaper.Command {
 	if s.cfg.Mode != ModeExec { // there it will be who we are
 		c.Env = s.childEnv()
 	}
-	if s.cfg.Setsid {
+	if s.cfg.Setsid && s.cfg.Mode != ModeExec {
 		c.Setsid, c.Foreground = true, false
 		c.Terminal = s.foreground && reaper.GiveUpTerminal()
 	}
