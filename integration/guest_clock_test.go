@@ -93,13 +93,15 @@ func guestFind(t *testing.T) {
 			t.Parallel()
 			box := newCgroup(t, tt.limits[0], tt.limits[1:]...)
 			box.Whole, box.Hidden = tt.whole, tt.hidden
-			in := Run(t, Options{Cgroup: box, Args: do("env"), Files: []File{Hook("10-tell", "env")}})
-			require.Zero(t, in.Wait())
-			for _, want := range tt.want {
-				assert.Equal(t, 2, strings.Count(in.Stdout.String(), "CLEANIMG_INIT"+want), "hook and command are told %s", want)
+			for _, mode := range []string{"supervise", "exec"} {
+				in := Run(t, Options{Cgroup: box, Args: do("env"), Env: env("CLEANIMG_INIT_MODE=" + mode), Files: []File{Hook("10-tell", "env")}})
+				require.Zero(t, in.Wait())
+				for _, want := range tt.want {
+					assert.Equal(t, 2, strings.Count(in.Stdout.String(), "CLEANIMG_INIT"+want), "%s: hook and command are told %s", mode, want)
+				}
+				assert.Equal(t, 2*len(tt.want), strings.Count(in.Stdout.String(), "_LIMIT="), "%s", in.Stdout)
+				assert.Equal(t, tt.hidden, strings.Contains(in.Stderr.String(), noCgroup), "%s", in.Stderr)
 			}
-			assert.Equal(t, 2*len(tt.want), strings.Count(in.Stdout.String(), "_LIMIT="), "%s", in.Stdout)
-			assert.Equal(t, tt.hidden, strings.Contains(in.Stderr.String(), noCgroup), "%s", in.Stderr)
 		})
 	}
 }

@@ -20,10 +20,12 @@ import (
 // commandToStart is the command as the reaper wants it.
 func (s *supervisor) commandToStart() reaper.Command {
 	c := reaper.Command{
-		Path: s.path, Args: s.cfg.Command, Env: s.env,
+		Path: s.path, Args: s.cfg.Command,
 		Files: []uintptr{0, 1, 2}, Foreground: s.foreground, KeepMask: s.cfg.KeepSignals,
 	}
-	if s.cfg.Mode != ModeExec { // there it will be who we are
+	if s.cfg.Mode == ModeExec { // what was said to our pid is for it
+		c.Env = hooks.WithEnv(s.env, limitEnv(s.box.Limits())...)
+	} else {
 		c.Env = s.childEnv()
 	}
 	if s.cfg.Setsid && s.cfg.Mode != ModeExec {
