@@ -560,6 +560,27 @@ func TestCommandTimeoutDoesNotDelayAStop(t *testing.T) {
 	assert.Zero(t, in.Wait(), "%s", in.Stderr)
 }
 
+// TestTermAfterTheCommandTimeout: whatever KILL_GRACE allows, the grace period
+// that begins then holds, with the stop hooks in it.
+func TestTermAfterTheCommandTimeout(t *testing.T) {
+	t.Parallel()
+	for _, drain := range []string{"0", "1s"} {
+		t.Run("drain "+drain, func(t *testing.T) {
+			t.Parallel()
+			in := Run(t, Options{
+				Args:  do("trap"),
+				Env:   env("CLEANIMG_INIT_COMMAND_TIMEOUT=300ms", "CLEANIMG_INIT_KILL_GRACE=1m", "CLEANIMG_INIT_GRACE_PERIOD=4s", "CLEANIMG_INIT_DRAIN_DELAY="+drain),
+				Files: []File{StopHook("10-stop", ran("stop"))},
+			})
+			in.WaitStderr("command timed out")
+			in.Signal(syscall.SIGTERM)
+			assert.Equal(t, 124, in.Wait())
+			assert.Less(t, in.Lived(), soon)
+			assert.Equal(t, []string{"stop"}, order(in))
+		})
+	}
+}
+
 // TestRemapIsForTheCommandOnly: a hook that failed is not done because the
 // command's code of that number would be.
 func TestRemapIsForTheCommandOnly(t *testing.T) {

@@ -88,6 +88,7 @@ type tended struct {
 	clock   hooks.Clock // of COMMAND_TIMEOUT; nil: none, or over
 	timeout <-chan struct{}
 	kill    <-chan time.Time
+	killAt  time.Time // when that comes
 	holdOut <-chan time.Time
 	ended   *report.Failure // why we ended it, if we did
 }
@@ -198,7 +199,7 @@ func (c *tended) signalsBefore() {
 func (c *tended) stop(sig syscall.Signal) {
 	c.timeout = nil // it is ending as it is
 	delay := c.cfg.DrainDelay.Duration
-	if delay == 0 {
+	if delay == 0 || c.ended != nil { // it was told already
 		c.beginStop(sig, report.Stopping)
 		c.tell(sig)
 		return
@@ -212,8 +213,15 @@ func (c *tended) tell(sig syscall.Signal) {
 	c.ledger.phase(report.Stopping)
 	c.forward(sig)
 	c.holdOut = time.After(holdOutFirst)
-	if !c.deadline.IsZero() && c.ended == nil {
-		c.kill = time.After(c.mainTime())
+	if !c.deadline.IsZero() {
+		c.killAfter(c.mainTime())
+	}
+}
+
+// killAfter sets when the command is killed, unless that is to be sooner anyway.
+func (c *tended) killAfter(d time.Duration) {
+	if at := time.Now().Add(d); c.kill == nil || at.Before(c.killAt) {
+		c.kill, c.killAt = time.After(d), at
 	}
 }
 
@@ -228,12 +236,13 @@ func (c *tended) timedOut() {
 		Cause: report.TimedOut, Code: ExitTimeout,
 		Reason: fmt.Sprintf("timed out after %s (%s_COMMAND_TIMEOUT)", spent, Prefix),
 	}
+	c.exitCode.Store(ExitTimeout)
 	c.log.Error("command timed out", "timeout", c.cfg.CommandTimeout.Duration, "after", spent)
 	c.ledger.phase(report.Stopping)
 	c.endWatch()
 	_ = c.main.SignalGroup(unix.SIGTERM)
 	_ = c.main.SignalGroup(unix.SIGCONT)
-	c.kill = time.After(c.clamp(c.cfg.KillGrace.Duration))
+	c.killAfter(c.cfg.KillGrace.Duration)
 }
 
 // killNow ends a command whose grace is over.
