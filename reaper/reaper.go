@@ -104,7 +104,7 @@ func (r *Reaper) OnOrphan(f func(pid int, e Exit)) { r.onOrphan = f }
 // returns when the program has been executed, or with the reason why it could
 // not be; then nothing of it is left. Starts happen one after another.
 func (r *Reaper) Start(c Command) (*Child, error) {
-	starting := r.gate()
+	starting := r.startToken()
 	starting <- struct{}{}
 	defer func() { <-starting }()
 	pid, box, err := r.forkThroughGate(c)
@@ -134,8 +134,8 @@ func (r *Reaper) Start(c Command) (*Child, error) {
 	return child, nil
 }
 
-// gate returns the channel that holds a token while a child is being started.
-func (r *Reaper) gate() chan struct{} {
+// startToken returns the channel that holds a token while a child is being started.
+func (r *Reaper) startToken() chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.starting == nil {
@@ -201,7 +201,7 @@ func (r *Reaper) awaitChild() {
 // know: any other could be the one that is being started. It returns whether
 // there may be more.
 func (r *Reaper) drain() (more bool) {
-	starting := r.gate()
+	starting := r.startToken()
 	select {
 	case starting <- struct{}{}:
 	default:
