@@ -81,7 +81,8 @@ func passGate(stderr int, path string, args []string) (code int) {
 
 // forkThroughGate starts the command in a group of its own. The error is
 // errNoGate when it has not been tried, and may be tried in another way.
-func (r *Reaper) forkThroughGate(c Command) (pid int, g *group, err error) {
+func (l *Launch) forkThroughGate() (pid int, g *group, err error) {
+	r, c := l.r, l.command
 	if r.Gate == "" || !c.Group || len(c.Files) < 3 {
 		return 0, nil, errNoGate
 	}
@@ -118,10 +119,12 @@ func (r *Reaper) forkThroughGate(c Command) (pid int, g *group, err error) {
 		closeAll(talk)
 		return 0, g, errNoGate
 	}
+	l.begins(pid)
 	moved := g.enter(pid) == nil // else it runs all the same
 	_, _ = unix.Write(talk, []byte{gateOpen})
 	_, answer, passed := bytes.Cut(readAll(talk), []byte(gatePassed))
 	closeAll(talk)
+	l.begins(0)
 	switch {
 	case !passed:
 		// The Go runtime needs threads, which a pids limit may refuse.

@@ -49,7 +49,9 @@ type Reaper struct {
 	// starting holds one token while a child has been forked but not registered.
 	// It is not mu, because that would stop all signals for as long as an execve
 	// takes, and that can be long: a lazily pulled image, a hanging NFS server.
-	starting chan struct{}
+	starting  chan struct{}
+	launching *Launch       // that has the token, if one has
+	stuck     chan struct{} // closed while that hangs and nobody waits for it
 }
 
 const (
@@ -104,24 +106,11 @@ func (r *Reaper) OnOrphan(f func(pid int, e Exit)) { r.onOrphan = f }
 // returns when the program has been executed, or with the reason why it could
 // not be; then nothing of it is left. Starts happen one after another.
 func (r *Reaper) Start(c Command) (*Child, error) {
-	starting := r.startToken()
-	starting <- struct{}{}
-	defer func() { <-starting }()
-	pid, box, err := r.forkThroughGate(c)
-	if errors.Is(err, errNoGate) {
-		pid, err = c.forkExec()
-	}
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case box != nil:
-		r.groups.use(KillByCgroup)
-	case c.Group:
-		r.groups.use(KillByWalk)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	return r.Launch(c).Start()
+}
+
+// register makes the process known that a start has made. The lock is held.
+func (r *Reaper) register(pid int, box *group) *Child {
 	child := &Child{r: r, pid: pid, done: make(chan struct{}), box: box}
 	if r.children == nil {
 		r.children = map[int]*Child{}
@@ -131,17 +120,21 @@ func (r *Reaper) Start(c Command) (*Child, error) {
 		r.empty = make(chan struct{})
 	}
 	r.wake()
-	return child, nil
+	return child
 }
 
-// startToken returns the channel that holds a token while a child is being started.
-func (r *Reaper) startToken() chan struct{} {
+// startToken returns the channel that holds a token while a child is being
+// started, and the one that is closed when that hangs for good.
+func (r *Reaper) startToken() (starting chan struct{}, stuck <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.starting == nil {
 		r.starting = make(chan struct{}, 1)
 	}
-	return r.starting
+	if r.stuck == nil {
+		r.stuck = make(chan struct{})
+	}
+	return r.starting, r.stuck
 }
 
 // wake makes the loop look for children, and runs it if it does not run yet.
@@ -201,7 +194,7 @@ func (r *Reaper) awaitChild() {
 // know: any other could be the one that is being started. It returns whether
 // there may be more.
 func (r *Reaper) drain() (more bool) {
-	starting := r.startToken()
+	starting, _ := r.startToken()
 	select {
 	case starting <- struct{}{}:
 	default:
@@ -345,6 +338,13 @@ func (c *Child) kill(target int, sig syscall.Signal) error {
 		return syscall.ESRCH
 	}
 	return syscall.Kill(target, sig)
+}
+
+// knows tells whether the pid is that of a child which has not been reaped.
+func (r *Reaper) knows(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.children[pid] != nil
 }
 
 // holds tells whether c has not been reaped, so that its pid is its own.
