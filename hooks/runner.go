@@ -53,7 +53,7 @@ type Runner struct {
 	// concurrently. May be nil.
 	Exported func([]string)
 	// Started is called once, right after the first process was started, or when
-	// it could not be.
+	// it could not be, or that takes its time.
 	Started func()
 
 	mu     sync.Mutex // of events and relays

@@ -35,6 +35,7 @@ type try struct {
 	mark    string // environment entry that only this try's processes have
 
 	child   *reaper.Child
+	clock   Clock // nil: no timeout
 	started time.Time
 	meter   Meter
 	out     outputs
@@ -67,7 +68,7 @@ func (t *try) run(ctx context.Context, env []string) (exported []string, res Res
 	file, err := newExportFile()
 	if err == nil {
 		defer unix.Close(file)
-		res, err = t.start(file, env)
+		res, err = t.start(ctx, file, env)
 	}
 	if err != nil {
 		return nil, Result{Cause: NotStarted, Err: err}
@@ -96,8 +97,9 @@ func (t *try) run(ctx context.Context, env []string) (exported []string, res Res
 }
 
 // start starts the process. A result that is not a success means that the step
-// file can't be used in this environment.
-func (t *try) start(file int, env []string) (Result, error) {
+// file can't be used in this environment, or that the try ended before its
+// program was executed.
+func (t *try) start(ctx context.Context, file int, env []string) (Result, error) {
 	in, err := t.step.resolve(env, []string{
 		ownPrefix + "STEP=" + t.step.Name,
 		ownPrefix + "ATTEMPT=" + strconv.Itoa(t.attempt),
@@ -131,8 +133,18 @@ func (t *try) start(file int, env []string) (Result, error) {
 	}
 	command.Files = []uintptr{0, uintptr(t.out.stdout), uintptr(t.out.stderr), uintptr(file)}
 	t.started = time.Now()
-	if t.child, err = t.r.Reaper.Start(command); err != nil {
+	if t.timeout > 0 {
+		t.clock = t.r.clock(t.timeout)
+	}
+	if res, err := t.launch(ctx, command); res.Cause != Succeeded {
 		t.out.start()
+		return res, nil
+	} else if err != nil {
+		t.stopClock()
+		t.out.start()
+		if errors.Is(err, reaper.ErrStuck) {
+			return Result{}, err // the file is not to blame, nor to be looked at
+		}
 		called := t.step.program[0]
 		if full := t.full(err); full != nil {
 			return Result{}, full
@@ -154,20 +166,30 @@ func (t *try) start(file int, env []string) (Result, error) {
 	return Result{}, nil
 }
 
+// expired is closed when the try's time is over.
+func (t *try) expired() <-chan struct{} {
+	if t.clock == nil {
+		return nil
+	}
+	return t.clock.Expired()
+}
+
+// stopClock says how the time was spent.
+func (t *try) stopClock() string {
+	if t.clock == nil {
+		return ""
+	}
+	return t.clock.Stop()
+}
+
 // wait waits for the end of the process, or brings it about.
 func (t *try) wait(ctx context.Context) Result {
-	var expired <-chan struct{}
-	stopClock := func() string { return "" }
-	if t.timeout > 0 {
-		clock := t.r.clock(t.timeout)
-		expired, stopClock = clock.Expired(), clock.Stop
-	}
 	select {
 	case <-t.child.Done():
 	case <-ctx.Done():
-	case <-expired:
+	case <-t.expired():
 	}
-	spent := stopClock()
+	spent := t.stopClock()
 	select {
 	case <-t.child.Done(): // even when something else happened too
 		if res := exitResult(t.child.Exit()); res.Cause == Succeeded || ctx.Err() == nil {

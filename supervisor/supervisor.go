@@ -122,6 +122,7 @@ func Run(c Config, o Options) (code int) {
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
+	twoProcessors()
 	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec && len(s.stops) == 0 {
 		s.startCommand() // before the goroutines of the group take time from it
 	}

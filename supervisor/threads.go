@@ -28,6 +28,15 @@ const (
 	reserveAfter  = 100 * time.Millisecond // the start of a command without hooks
 )
 
+// twoProcessors makes sure that Go code runs while an execve hangs: the thread
+// that waits for it keeps its processor. A variable of the image for its own Go
+// program (GOMAXPROCS=1) may have left us one, or the machine has no more.
+func twoProcessors() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		runtime.GOMAXPROCS(2)
+	}
+}
+
 // reserveThreads makes so many threads, once. The runtime keeps them.
 func (s *supervisor) reserveThreads(n int) {
 	s.reserved.Do(func() {

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// A stalledProgram is testprog on a file system that does not answer: to
+// execute it takes until the test lets it go on.
+type stalledProgram struct {
+	Mount
+	group int
+}
+
+// stalled makes one. The kernel asks us whether it may be executed (see
+// fanotify(7)), and we do not answer.
+func stalled(t *testing.T) *stalledProgram {
+	t.Helper()
+	needsRoot(t)
+	p := &stalledProgram{Mount: Mount{Host: filepath.Join(t.TempDir(), "stalled"), Inside: "/roles/stalled", ReadOnly: true}}
+	text, err := os.ReadFile(testprogPath)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(p.Host, text, 0o755))
+	p.group, err = unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	if err != nil {
+		t.Skipf("needs fanotify: %v", err)
+	}
+	t.Cleanup(p.goOn)
+	if err := unix.FanotifyMark(p.group, unix.FAN_MARK_ADD, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, p.Host); err != nil {
+		t.Skipf("needs fanotify permission events: %v", err)
+	}
+	return p
+}
+
+// goOn lets it be executed: that is what the kernel does when nobody asks to be
+// asked any more.
+func (p *stalledProgram) goOn() {
+	if p.group >= 0 {
+		unix.Close(p.group)
+		p.group = -1
+	}
+}
+
+// TestAStepThatIsNotExecuted: its time runs, it can be stopped, and whoever looks
+// sees what it is that hangs.
+func TestAStepThatIsNotExecuted(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, setting, timeout string
+		signal                 syscall.Signal
+		code                   int
+		reason                 string
+	}{
+		{"timeout", "A=b", "1s", 0, 124, "timed out after 1s; its program was still being executed"},
+		{"timeout, on one processor", "GOMAXPROCS=1", "1s", 0, 124, "timed out after 1s"},
+		{"deadline", "CLEANIMG_INIT_HOOKS_DEADLINE=1s", "10m", 0, 124, "HOOKS_DEADLINE"},
+		{"signal", "A=b", "10m", syscall.SIGTERM, 143, "SIGTERM"},
+		{"signal, with a grace period", "CLEANIMG_INIT_GRACE_PERIOD=8s", "10m", syscall.SIGTERM, 143, "SIGTERM"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			slow := stalled(t)
+			in := Run(t, Options{
+				Mounts: []Mount{slow.Mount}, Args: mainRan, Env: env(tt.setting),
+				Files: []File{
+					Step("10-slow.yaml", "run: [/roles/stalled, touch, /tmp/slow]", "timeout: "+tt.timeout),
+					StopHook("10-stop", ran("stop")),
+				},
+			})
+			in.WaitStatus("/health/startup", 503)
+			if tt.signal != 0 {
+				in.WaitStderr("hangs")
+				assert.Contains(t, in.Stderr.String(), "step=10-slow")
+				in.Signal(tt.signal)
+			}
+			assert.Equal(t, tt.code, in.Wait())
+			assert.Less(t, in.Lived(), 2*soon)
+			assert.Equal(t, []string{"stop"}, order(in))
+			assert.Contains(t, in.Message(), "10-slow")
+			assert.Contains(t, in.Message(), tt.reason)
+			slow.goOn()
+			assert.False(t, in.ran("/tmp/slow"))
+		})
+	}
+}
+
+// TestAStepThatIsExecutedAgain: what hung is gone before the next try, and
+// before what comes after it.
+func TestAStepThatIsExecutedAgain(t *testing.T) {
+	t.Parallel()
+	slow := stalled(t)
+	in := Run(t, Options{
+		Mounts: []Mount{slow.Mount}, Args: mainRan,
+		Files: []File{
+			Step("10-slow.yaml", "run: [/roles/stalled, touch, /tmp/slow]", "timeout: 300ms", "retries: 1", "backoff: 1ms", "onFailure: continue"),
+			Hook("20-next", "ps /tmp/left", ran("next")),
+		},
+	})
+	require.Zero(t, in.Wait(), "%s", in.Stderr)
+	assert.Equal(t, []string{"next", "main"}, order(in))
+	assert.Equal(t, 2, strings.Count(in.Stderr.String(), "timed out after 300ms"))
+	assert.Empty(t, in.File("/tmp/left"))
+}
