@@ -50,6 +50,50 @@ func (p *stalledProgram) goOn() {
 	}
 }
 
+// TestProbesWhileTheCommandIsExecuted: however long that takes, they are
+// answered, and it is then as it always is.
+func TestProbesWhileTheCommandIsExecuted(t *testing.T) {
+	t.Parallel()
+	for _, setting := range []string{"CLEANIMG_INIT_GRACE_PERIOD=0", "CLEANIMG_INIT_GRACE_PERIOD=1m", "GOMAXPROCS=1"} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			slow := stalled(t)
+			in := Run(t, Options{Env: env(setting), Mounts: []Mount{slow.Mount}, Args: []string{"/roles/stalled", "trap", "-on", "TERM=3"}})
+			in.WaitStatus("/health/live", 200)
+			in.WaitStatus("/health/startup", 503)
+			in.WaitStatus("/health/ready", 503)
+			in.WaitStderr("hangs")
+			slow.goOn()
+			in.WaitStdout("ready")
+			in.WaitStatus("/health/startup", 200)
+			in.Signal(syscall.SIGTERM)
+			assert.Equal(t, 3, in.Wait())
+			assert.Equal(t, 1, strings.Count(in.Stderr.String(), "msg=started"))
+		})
+	}
+}
+
+// TestTermWhileTheCommandIsExecuted ends it, as it ends whatever does not handle
+// TERM.
+func TestTermWhileTheCommandIsExecuted(t *testing.T) {
+	t.Parallel()
+	for name, files := range map[string][]File{"alone": nil, "after a hook": {Hook("10-a", ran("a"))}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slow := stalled(t)
+			in := Run(t, Options{Mounts: []Mount{slow.Mount}, Args: []string{"/roles/stalled", "touch", "/tmp/ran"}, Files: append(files, StopHook("10-stop", ran("stop")))})
+			in.WaitStatus("/health/live", 200)
+			in.eventually("the command to be executed", func() bool { return has(in, "cleanimg-init") && len(in.Processes()) == 2 })
+			in.Signal(syscall.SIGTERM)
+			assert.Equal(t, 143, in.Wait())
+			assert.Less(t, in.Lived(), soon)
+			assert.FileExists(t, in.Path("/tmp/order"))
+			assert.Equal(t, "stop", order(in)[len(order(in))-1])
+			assert.False(t, in.ran("/tmp/ran"))
+		})
+	}
+}
+
 // TestAStepThatIsNotExecuted: its time runs, it can be stopped, and whoever looks
 // sees what it is that hangs.
 func TestAStepThatIsNotExecuted(t *testing.T) {

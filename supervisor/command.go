@@ -43,10 +43,9 @@ func (s *supervisor) commandToStart() reaper.Command {
 }
 
 // startCommand starts the command and tells the life cycle through s.started
-// when that is done. Where there is a grace period it happens beside the life
-// cycle, because an exec from a stalled file system can hang, and signals have
-// to be read meanwhile.
-func (s *supervisor) startCommand() {
+// when that is done. An execve can hang, and signals have to be read meanwhile:
+// beside is called with what does the start, and sees to that.
+func (s *supervisor) startCommand(beside func(start func())) {
 	s.started = make(chan error, 1)
 	s.alone = s.nothingLeft()
 	if s.plan.Len() > 0 {
@@ -58,18 +57,34 @@ func (s *supervisor) startCommand() {
 	}
 	command := s.commandToStart()
 	s.watch.like(command)
-	start := func() {
-		child, err := s.reaper.Start(command)
+	s.launch = s.reaper.Launch(command)
+	beside(func() {
+		child, err := s.launch.Start()
 		s.main = child
 		if err != nil {
 			err = s.startError(command.Path, err)
 		}
 		s.started <- err
-	}
-	if s.cfg.GracePeriod.Duration > 0 {
-		go start()
-	} else {
+	})
+}
+
+// startSlow is from when on a start is not waited for with other things.
+const startSlow = 100 * time.Millisecond
+
+// startFirst starts the command before the actors of the group, because their
+// goroutines would take time from it; but where that takes long they begin
+// beside it. It returns when both are over.
+func (s *supervisor) startFirst(actors func()) {
+	var slow *time.Timer
+	over := make(chan struct{})
+	s.startCommand(func(start func()) {
+		slow = time.AfterFunc(startSlow, func() { defer close(over); actors() })
 		start()
+	})
+	if slow == nil || slow.Stop() {
+		actors()
+	} else {
+		<-over
 	}
 }
 
@@ -101,11 +116,16 @@ const atOnce = 2 * time.Second
 func (s *supervisor) runCommand() int {
 	c := &tended{supervisor: s}
 	if s.started == nil {
-		s.startCommand()
+		s.startCommand(func(start func()) { go start() })
+	}
+	var slow <-chan time.Time
+	if len(s.started) == 0 {
+		slow, c.holdOut = time.After(startSlow), time.After(holdOutFirst)
 	}
 	for {
 		select {
 		case err := <-s.started:
+			slow = nil
 			if err != nil {
 				return s.notStarted(err)
 			}
@@ -115,6 +135,8 @@ func (s *supervisor) runCommand() int {
 		case got := <-s.stops:
 			c.signalsBefore()
 			c.signal(s.received(got))
+		case <-slow:
+			s.serve()
 		case <-c.drain:
 			c.drain = nil
 			c.tell(s.stopping)
@@ -122,7 +144,11 @@ func (s *supervisor) runCommand() int {
 			c.timedOut()
 		case <-c.holdOut:
 			c.holdOut = time.After(holdOutEvery)
-			s.holdOut("", commandAlone(s.main.PID()))
+			if c.done == nil {
+				c.hangs()
+			} else {
+				s.holdOut("", commandAlone(s.main.PID()))
+			}
 		case <-c.kill:
 			c.killNow()
 		case <-c.done:
@@ -139,8 +165,17 @@ func (s *supervisor) notStarted(err error) int {
 	return s.fail(&report.Failure{Cause: causeOf(err), Code: s.exitCodeOf(failed.Code()), Reason: failed.Error()})
 }
 
+// hangs names a start that does not come to its end.
+func (c *tended) hangs() {
+	process := "unknown"
+	if p, ok := c.launch.Process(); ok {
+		process = p.String()
+	}
+	c.log.Warn("start of command hangs", "command", commandName(c.cfg), "process", process)
+}
+
 func (c *tended) begun() {
-	c.done = c.main.Done()
+	c.done, c.holdOut = c.main.Done(), nil
 	c.command.begin(c.supervisor)
 	now := time.Now()
 	c.ledger.update(func(r *report.Report) {
@@ -173,6 +208,9 @@ func (c *tended) signal(sig syscall.Signal) {
 		if c.isStop(sig) && c.stopping == 0 {
 			c.startDeadline() // an exec that hangs must not outlive it
 			c.armExit()
+		}
+		if c.isStop(sig) { // nothing is there yet that could handle it
+			c.launch.Signal(c.rewritten(sig))
 		}
 	case !c.isStop(sig):
 		c.forward(sig)

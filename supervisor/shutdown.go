@@ -34,7 +34,6 @@ type shutdown struct {
 	stopping syscall.Signal // the first stop signal; 0: none yet
 	deadline time.Time      // of the whole shutdown; zero: none
 	handover bool           // exec mode: the command takes our place
-	served   bool
 	armed    bool
 	exitCode atomic.Int32 // if we had to leave now
 }

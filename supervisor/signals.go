@@ -133,16 +133,22 @@ func (s *supervisor) isStop(sig syscall.Signal) bool {
 	return slices.Contains(s.cfg.StopSignals, sig) && (!rewritten || to != 0)
 }
 
-// forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
-func (s *supervisor) forward(sig syscall.Signal) {
+// rewritten is what is sent on for a received signal; 0: nothing.
+func (s *supervisor) rewritten(sig syscall.Signal) syscall.Signal {
 	to, rewritten := s.cfg.SignalRewrite[sig]
 	switch {
 	case rewritten:
+		return to
 	case s.cfg.kept(sig):
-		to = 0
+		return 0
 	default:
-		to = sig
+		return sig
 	}
+}
+
+// forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
+func (s *supervisor) forward(sig syscall.Signal) {
+	to := s.rewritten(sig)
 	if to == 0 {
 		s.log.Debug("signal dropped", "signal", SignalName(sig))
 		return

@@ -78,10 +78,12 @@ type supervisor struct {
 	begun      sync.Once
 	reserved   sync.Once     // the threads
 	serving    chan struct{} // closed when the probes may be served
+	served     sync.Once
 
 	watch      *watch // nil: nothing but that the command runs
 	foreground bool   // we own the terminal at descriptor 0
 	runner     *hooks.Runner
+	launch     *reaper.Launch
 	main       *reaper.Child
 	started    chan error // the command was started, or could not be
 	alone      bool       // nothing of the hooks was running then
@@ -123,19 +125,22 @@ func Run(c Config, o Options) (code int) {
 	s.becomeInit()
 	s.runner = s.newRunner()
 	twoProcessors()
+	actors := func() {
+		var g run.Group
+		g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
+		if listener != nil {
+			g.Add(s.server(listener))
+		}
+		if watch != nil {
+			g.Add(s.watcher(watch))
+		}
+		_ = g.Run() // no actor fails
+	}
 	if p.plan.Len() == 0 && len(c.Command) > 0 && c.Mode != ModeExec && len(s.stops) == 0 {
-		s.startCommand() // before the goroutines of the group take time from it
+		s.startFirst(actors)
+	} else {
+		actors()
 	}
-
-	var g run.Group
-	g.Add(func() error { code = s.lifecycle(); return nil }, func(error) {})
-	if listener != nil {
-		g.Add(s.server(listener))
-	}
-	if watch != nil {
-		g.Add(s.watcher(watch))
-	}
-	_ = g.Run() // no actor fails
 	if s.handover {
 		return s.becomeCommand()
 	}
@@ -262,12 +267,7 @@ func (s *supervisor) begin() {
 }
 
 // serve lets the probes be served.
-func (s *supervisor) serve() {
-	if !s.served {
-		s.served = true
-		close(s.serving)
-	}
-}
+func (s *supervisor) serve() { s.served.Do(func() { close(s.serving) }) }
 
 // notices logs what a user should know about this run, a line each.
 func (s *supervisor) notices() {
