@@ -53,21 +53,12 @@ func (s *supervisor) reserveThreads(n int) {
 // affordable is how many threads the pids limit leaves room for: trying to make
 // more would be what this is to prevent.
 func affordable(threads int, box *cgroup.Box) int {
-	limit := box.Limits().Pids
-	if limit <= 0 {
-		return threads
-	}
-	reader := box.Open()
-	if reader == nil {
-		return threads
-	}
-	defer reader.Close()
-	counters, err := reader.Counters()
-	if err != nil {
+	_, _, pids := box.Usage()
+	if pids.Limit <= 0 || pids.Used < 0 {
 		return threads
 	}
 	const forOthers = 4 // a hook wants to be started, too
-	return int(max(0, min(int64(threads), limit-counters.Pids-forOthers)))
+	return int(max(0, min(int64(threads), pids.Limit-pids.Used-forOthers)))
 }
 
 // makeThreads parks as many goroutines on a thread each, all at the same time.
