@@ -534,6 +534,29 @@ func TestTermWhileTheRestEndsBeginsTheGracePeriod(t *testing.T) {
 	assert.FileExists(t, in.Path("/tmp/stop"))
 }
 
+// TestTermDuringStopHooksBeginsTheGracePeriod: the command had ended by itself,
+// and some time has gone by since. The kubelet counts from its signal.
+func TestTermDuringStopHooksBeginsTheGracePeriod(t *testing.T) {
+	t.Parallel()
+	const grace = 8 * time.Second
+	for _, wait := range []time.Duration{grace - 2*time.Second, grace + time.Second} {
+		t.Run("after "+wait.String(), func(t *testing.T) {
+			t.Parallel()
+			in := Run(t, Options{
+				Args: do("exit", "6"), Env: env("CLEANIMG_INIT_GRACE_PERIOD=" + grace.String()),
+				Files: []File{StopHook("10-stop", "touch /tmp/stop", "await /tmp/gate", ran("stop"))},
+			})
+			in.WaitFile("/tmp/stop")
+			time.Sleep(wait)
+			in.Signal(syscall.SIGTERM)
+			time.Sleep(3 * time.Second)
+			in.touch("/tmp/gate")
+			assert.Equal(t, 6, in.Wait())
+			assert.Equal(t, []string{"stop"}, order(in))
+		})
+	}
+}
+
 // TestTermWhileLeftoversEndInExecMode: something that was interrupted is not
 // done, so the command is not begun.
 func TestTermWhileLeftoversEndInExecMode(t *testing.T) {

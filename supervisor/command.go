@@ -206,8 +206,7 @@ func (c *tended) signal(sig syscall.Signal) {
 	case c.done == nil:
 		c.early = append(c.early, sig)
 		if c.isStop(sig) && c.stopping == 0 {
-			c.startDeadline() // an exec that hangs must not outlive it
-			c.armExit()
+			c.startGrace() // an exec that hangs must not outlive it
 		}
 		if c.isStop(sig) { // nothing is there yet that could handle it
 			c.launch.Signal(c.rewritten(sig))

@@ -34,8 +34,8 @@ type shutdown struct {
 	stopping syscall.Signal // the first stop signal; 0: none yet
 	deadline time.Time      // of the whole shutdown; zero: none
 	handover bool           // exec mode: the command takes our place
-	armed    bool
-	exitCode atomic.Int32 // if we had to leave now
+	armed    bool           // we leave at the deadline
+	exitCode atomic.Int32   // if we had to leave now
 }
 
 // beginStop enters the first stop signal.
@@ -44,28 +44,33 @@ func (s *supervisor) beginStop(sig syscall.Signal, p report.Phase) {
 	s.ledger.phase(p)
 	s.endWatch()
 	s.watch.tell("STOPPING=1")
-	s.startDeadline()
-	s.armExit()
+	s.startGrace()
 	s.log.Info("stopping", "signal", SignalName(sig), "drain", s.cfg.DrainDelay.Duration, "grace", s.cfg.GracePeriod.Duration)
 }
 
-// startDeadline sets the deadline of the shutdown, once: at the first of stop
-// signal, end of the command and failure of a hook.
+// startDeadline sets the deadline of the shutdown at the end of the command or
+// the failure of a hook, unless a stop signal has set it.
 func (s *supervisor) startDeadline() {
 	if s.cfg.GracePeriod.Duration > 0 && s.deadline.IsZero() {
 		s.deadline = time.Now().Add(s.cfg.GracePeriod.Duration)
 	}
 }
 
-// armExit makes sure that we are gone when the grace period of a stop signal is
-// over, even if something that we wait for hangs in the kernel, such as an exec.
-// So this path waits for nothing but the log's last lines, and not long.
-func (s *supervisor) armExit() {
-	if s.cfg.GracePeriod.Duration == 0 || s.armed {
+// startGrace sets the deadline at the first stop signal. It is that of whoever
+// sent it (the kubelet counts from there) and replaces that of an end which came
+// before: until now nobody would have killed us.
+//
+// It also makes sure that we are gone by then, even if something that we wait
+// for hangs in the kernel, such as an exec. So that path waits for nothing but
+// the log's last lines, and not long.
+func (s *supervisor) startGrace() {
+	grace := s.cfg.GracePeriod.Duration
+	if grace == 0 || s.armed {
 		return
 	}
 	s.armed = true
-	time.AfterFunc(s.cfg.GracePeriod.Duration, s.abandon)
+	s.deadline = time.Now().Add(grace)
+	time.AfterFunc(grace, s.abandon)
 }
 
 // abandon is the end of a run whose grace period is over.
@@ -192,9 +197,6 @@ func (s *supervisor) runStopHooks(code int) {
 			s.received(got)
 		case got := <-s.stops:
 			if sig := s.received(got); s.isStop(sig) && s.stopping == 0 {
-				if time.Now().After(s.deadline) {
-					s.deadline = time.Time{} // the kubelet counts from this signal on
-				}
 				s.beginStop(sig, report.Stopping)
 				limit, grace = s.stopHooksLimit()
 			}
@@ -210,7 +212,7 @@ func (s *supervisor) stopHooksLimit() (<-chan time.Time, time.Duration) {
 	}
 	left := time.Until(s.deadline)
 	grace := min(left/4, leaveTime)
-	return time.After(left - grace), grace / 2
+	return time.After(left - grace), max(grace/2, time.Millisecond) // 0 would be KILL_GRACE
 }
 
 // holdOut names what does not end, also where the pod's status shows it: if the
