@@ -85,12 +85,11 @@ func (r *Runner) Run(ctx context.Context, stages [][]Step, env []string) (export
 
 // RunStop runs stop hooks one after another, the rest also when one has failed.
 // They see the exit code as CLEANIMG_INIT_EXIT_CODE and what earlier ones
-// exported. When timeout returns more than 0 it caps a try's time. Failures are
-// logged and emitted. A ctx that ends cuts all short.
-func (r *Runner) RunStop(ctx context.Context, steps []Step, env []string, exitCode int, timeout func() time.Duration) {
+// exported. Failures are logged and emitted. A ctx that ends cuts all short.
+func (r *Runner) RunStop(ctx context.Context, steps []Step, env []string, exitCode int) {
 	env = WithEnv(env, ownPrefix+"EXIT_CODE="+strconv.Itoa(exitCode))
 	for _, s := range steps {
-		got, failure := r.step(ctx, place{stop: true, foreground: true, limit: timeout}, s, env)
+		got, failure := r.step(ctx, place{stop: true, foreground: true}, s, env)
 		env = WithEnv(env, got...)
 		if failure != nil && failure.Attempt == 0 {
 			r.Log.Warn("stop hook not run", "step", s.Name, "reason", failure.Result.Reason())

@@ -22,7 +22,6 @@ type place struct {
 	stop       bool
 	stage      int
 	foreground bool
-	limit      func() time.Duration // caps the timeout of a try; may be nil
 }
 
 // a try is one start of a hook's program, up to its end.
@@ -46,11 +45,6 @@ type try struct {
 func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []string) (exported []string, res Result) {
 	t := &try{r: r, step: s, at: at, attempt: attempt, timeout: s.Timeout, started: time.Now()}
 	t.mark = ownPrefix + "STEP_ID=" + strconv.FormatUint(rand.Uint64(), 16)
-	if at.limit != nil {
-		if limit := at.limit(); limit > 0 && (t.timeout == 0 || limit < t.timeout) {
-			t.timeout = limit
-		}
-	}
 	r.emit(Event{
 		Step: s.Name, Stop: at.stop, Stage: at.stage, Attempt: attempt,
 		At: t.started, Timeout: t.timeout,

@@ -180,7 +180,7 @@ func (s *supervisor) runStopHooks(code int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.runner.RunStop(ctx, s.plan.Stop, s.hookEnv(), code, nil)
+		s.runner.RunStop(ctx, s.plan.Stop, s.hookEnv(), code)
 	}()
 	var limit <-chan time.Time
 	var grace time.Duration
