@@ -33,11 +33,8 @@ const (
 type Event struct {
 	Step    string
 	Stop    bool // a stop hook
-	Stage   int  // from 1; 0 for a stop hook
 	Attempt int  // from 1
 	At      time.Time
-	Timeout time.Duration // of this try; 0 is none
-	PID     int           // 0 when the program could not be started
 	// Result is nil when the try has started. A hook that is stopped while it
 	// waits for its next try ends a second time, with the last try's number.
 	Result *Result

@@ -73,8 +73,8 @@ type Runner struct {
 // Run returns when nothing that it had to end is left. Daemons of hooks that
 // succeeded live on, and what they write is passed on.
 func (r *Runner) Run(ctx context.Context, stages [][]Step, env []string) (exported []string, err error) {
-	for i, stage := range stages {
-		got, failure := r.stage(ctx, i+1, stage, WithEnv(env, exported...))
+	for _, stage := range stages {
+		got, failure := r.stage(ctx, stage, WithEnv(env, exported...))
 		exported = WithEnv(exported, got...)
 		if failure != nil {
 			return exported, failure
@@ -124,7 +124,7 @@ type outcome struct {
 }
 
 // stage runs the hooks of one stage.
-func (r *Runner) stage(ctx context.Context, number int, steps []Step, env []string) ([]string, error) {
+func (r *Runner) stage(ctx context.Context, steps []Step, env []string) ([]string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	places := make(chan struct{}, r.atOnce(len(steps)))
@@ -132,7 +132,7 @@ func (r *Runner) stage(ctx context.Context, number int, steps []Step, env []stri
 	var mu sync.Mutex
 	var first *Failure
 	var running sync.WaitGroup
-	at := place{stage: number, foreground: cap(places) == 1}
+	at := place{foreground: cap(places) == 1}
 	for i, s := range steps {
 		places <- struct{}{} // in order
 		running.Go(func() {
@@ -260,10 +260,7 @@ func (r *Runner) ended(at place, s Step, attempt int, res Result, wait time.Dura
 		attrs = append(attrs, "left", fmt.Sprint(res.Left))
 	}
 	r.Log.Log(context.Background(), level, phrase, attrs...)
-	r.emit(Event{
-		Step: s.Name, Stop: at.stop, Stage: at.stage, Attempt: attempt,
-		At: time.Now(), Timeout: res.Timeout, Result: &res,
-	})
+	r.emit(Event{Step: s.Name, Stop: at.stop, Attempt: attempt, At: time.Now(), Result: &res})
 }
 
 func (r *Runner) emit(e Event) {

@@ -20,7 +20,6 @@ import (
 // place is where in the run a hook stands.
 type place struct {
 	stop       bool
-	stage      int
 	foreground bool
 }
 
@@ -30,7 +29,6 @@ type try struct {
 	step    Step
 	at      place
 	attempt int
-	timeout time.Duration
 	mark    string // environment entry that only this try's processes have
 
 	child   *reaper.Child
@@ -43,16 +41,13 @@ type try struct {
 // try runs the hook once. It emits the start, before it happens: what the hook
 // does may end us too. The caller, who knows what comes next, emits the end.
 func (r *Runner) try(ctx context.Context, at place, s Step, attempt int, env []string) (exported []string, res Result) {
-	t := &try{r: r, step: s, at: at, attempt: attempt, timeout: s.Timeout, started: time.Now()}
+	t := &try{r: r, step: s, at: at, attempt: attempt, started: time.Now()}
 	t.mark = ownPrefix + "STEP_ID=" + strconv.FormatUint(rand.Uint64(), 16)
-	r.emit(Event{
-		Step: s.Name, Stop: at.stop, Stage: at.stage, Attempt: attempt,
-		At: t.started, Timeout: t.timeout,
-	})
+	r.emit(Event{Step: s.Name, Stop: at.stop, Attempt: attempt, At: t.started})
 	t.meter = r.meter(s.Name, at.stop)
 	exported, res = t.run(ctx, env)
 	res.Toll = t.meter.Stop()
-	res.Timeout = t.timeout
+	res.Timeout = t.step.Timeout
 	res.Stderr = t.out.last()
 	res.Wall = time.Since(t.started)
 	return exported, res
@@ -127,8 +122,8 @@ func (t *try) start(ctx context.Context, file int, env []string) (Result, error)
 	}
 	command.Files = []uintptr{0, uintptr(t.out.stdout), uintptr(t.out.stderr), uintptr(file)}
 	t.started = time.Now()
-	if t.timeout > 0 {
-		t.clock = t.r.clock(t.timeout)
+	if t.step.Timeout > 0 {
+		t.clock = t.r.clock(t.step.Timeout)
 	}
 	if res, err := t.launch(ctx, command); res.Cause != Succeeded {
 		t.out.start()
@@ -147,9 +142,9 @@ func (t *try) start(ctx context.Context, file int, env []string) (Result, error)
 	}
 	t.meter.Started(t.child.PID())
 	t.r.firstStart()
-	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.timeout}
+	attrs := []any{"step", t.step.Name, "attempt", t.attempt, "timeout", t.step.Timeout}
 	if t.r.AtMost != nil {
-		if longest := t.r.AtMost(t.timeout); longest != t.timeout {
+		if longest := t.r.AtMost(t.step.Timeout); longest != t.step.Timeout {
 			attrs = append(attrs, "at_most", longest)
 		}
 	}
