@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Expand replaces ${VAR}, ${VAR:-default} and ${VAR:?message} in s by what
+// expand replaces ${VAR}, ${VAR:-default} and ${VAR:?message} in s by what
 // lookup says, and $$ by a dollar sign. As in a shell, the forms with a colon
 // treat an empty variable as one that is not set, and a default may contain
 // all of these again; a message is text. Everything else stays as it is, $x
@@ -17,7 +17,7 @@ import (
 //
 // A ${VAR} that is not set, or for which a message was given, is an error; all
 // of them are reported at once. An error never has a variable's value.
-func Expand(s string, lookup func(string) (string, bool)) (string, error) {
+func expand(s string, lookup func(string) (string, bool)) (string, error) {
 	if !strings.Contains(s, "$") {
 		return s, nil
 	}

@@ -38,7 +38,7 @@ func TestExpand(t *testing.T) {
 		{"äö${A}", "äö1"},
 	}
 	for _, tt := range tests {
-		got, err := Expand(tt.in, expandEnv)
+		got, err := expand(tt.in, expandEnv)
 		require.NoError(t, err, tt.in)
 		assert.Equal(t, tt.want, got, tt.in)
 	}
@@ -64,7 +64,7 @@ func TestExpandErrors(t *testing.T) {
 		{strings.Repeat("${A:-", 20) + strings.Repeat("}", 20), "defaults are nested more than 16 deep"},
 	}
 	for _, tt := range tests {
-		got, err := Expand(tt.in, expandEnv)
+		got, err := expand(tt.in, expandEnv)
 		require.EqualError(t, err, tt.want, tt.in)
 		assert.Empty(t, got)
 	}
@@ -75,7 +75,7 @@ func FuzzExpand(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got, err := Expand(s, expandEnv)
+		got, err := expand(s, expandEnv)
 		if err != nil {
 			if strings.Contains(err.Error(), "hunter2") && !strings.Contains(s, "hunter2") {
 				t.Fatalf("a value in the error: %v", err)
@@ -86,7 +86,7 @@ func FuzzExpand(f *testing.F) {
 			t.Fatalf("%q became %q", s, got)
 		}
 		// With every dollar doubled nothing is left to expand.
-		literal, err := Expand(strings.ReplaceAll(s, "$", "$$"), expandEnv)
+		literal, err := expand(strings.ReplaceAll(s, "$", "$$"), expandEnv)
 		if err != nil || literal != s {
 			t.Fatalf("%q came back as %q, %v", s, literal, err)
 		}

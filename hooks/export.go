@@ -15,7 +15,7 @@ const largestExport = 1 << 20
 // ownPrefix is that of our own variables.
 const ownPrefix = "CLEANIMG_INIT_"
 
-// ParseExport reads what a hook wrote to its environment file: lines
+// parseExport reads what a hook wrote to its environment file: lines
 //
 //	KEY=value
 //
@@ -36,7 +36,7 @@ const ownPrefix = "CLEANIMG_INIT_"
 // The result has entries "KEY=value" in the order of the file. Errors have line
 // numbers and never a value; all are reported at once, apart from a block
 // without end, which is the last one.
-func ParseExport(data []byte) ([]string, error) {
+func parseExport(data []byte) ([]string, error) {
 	switch {
 	case len(data) > largestExport:
 		return nil, errors.New("larger than 1 MiB")

@@ -33,7 +33,7 @@ func TestParseExport(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseExport([]byte(tt.in))
+			got, err := parseExport([]byte(tt.in))
 			require.NoError(t, err)
 			if tt.want == nil {
 				assert.Empty(t, got)
@@ -62,7 +62,7 @@ func TestParseExportErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ParseExport([]byte(tt.in))
+			got, err := parseExport([]byte(tt.in))
 			require.EqualError(t, err, tt.want)
 			assert.Nil(t, got)
 		})
@@ -74,7 +74,7 @@ func FuzzParseExport(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := ParseExport(data)
+		entries, err := parseExport(data)
 		if err != nil {
 			return
 		}
@@ -92,7 +92,7 @@ func FuzzParseExport(f *testing.F) {
 			return
 		}
 		// As blocks, the same comes out again, up to a value's own line ends.
-		back, err := ParseExport([]byte(again.String()))
+		back, err := parseExport([]byte(again.String()))
 		if err != nil || len(back) != len(entries) {
 			t.Fatalf("%q came back as %q, %v", entries, back, err)
 		}

@@ -192,12 +192,12 @@ func (s Step) Missing(env []string) error {
 	}
 	// Only the program counts here: an argument may well need a variable that
 	// is not set where the image is built.
-	program, err := Expand(s.program[0], lookupIn(env))
+	program, err := expand(s.program[0], lookupIn(env))
 	if err != nil {
 		return nil
 	}
 	in := invocation{program: []string{program}, env: env, shownDir: s.dir}
-	if in.dir, err = Expand(s.dir, lookupIn(env)); err != nil {
+	if in.dir, err = expand(s.dir, lookupIn(env)); err != nil {
 		return nil
 	}
 	if _, err := s.find(in); err != nil {

@@ -273,8 +273,8 @@ func (s Step) resolve(env, own []string) (invocation, error) {
 		return invocation{program: s.program, env: env}, nil
 	}
 	var problems []error
-	expand := func(text, key string) string {
-		expanded, err := Expand(text, lookupIn(env))
+	fill := func(text, key string) string {
+		expanded, err := expand(text, lookupIn(env))
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", key, err))
 		}
@@ -282,12 +282,12 @@ func (s Step) resolve(env, own []string) (invocation, error) {
 	}
 	var set []string
 	for _, e := range s.env {
-		entry := e.name + "=" + expand(e.value, "env: "+e.name)
+		entry := e.name + "=" + fill(e.value, "env: "+e.name)
 		env, set = WithEnv(env, entry), append(set, entry)
 	}
-	in := invocation{set: set, dir: expand(s.dir, "dir"), shownDir: s.dir}
+	in := invocation{set: set, dir: fill(s.dir, "dir"), shownDir: s.dir}
 	for i, argument := range s.program {
-		in.program = append(in.program, expand(argument, fmt.Sprintf("run[%d]", i)))
+		in.program = append(in.program, fill(argument, fmt.Sprintf("run[%d]", i)))
 	}
 	in.env = WithEnv(env, own...)
 	return in, errors.Join(problems...)
@@ -349,5 +349,5 @@ func readExport(fd int) ([]string, error) {
 			n += got
 		}
 	}
-	return ParseExport(data)
+	return parseExport(data)
 }
