@@ -61,7 +61,7 @@ func SignalName(sig syscall.Signal) string {
 
 func forwardedNames() string {
 	var names []string
-	for _, sig := range Forwarded() {
+	for _, sig := range forwarded() {
 		if sig < rtMin {
 			names = append(names, SignalName(sig))
 		}

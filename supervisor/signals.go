@@ -14,14 +14,16 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
 )
 
-// Forwarded returns the signals that are passed on: everything that a user may
+// askedFirst are the signals that are asked for first: TERM, which must not be lost,
+// and those that would end a Go program.
+var askedFirst = [...]syscall.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+
+// forwarded returns the signals that are passed on: everything that a user may
 // send. CHLD is the reaper's, URG and PIPE the Go runtime's own, 32 to 34 can't
 // be received in Go, and those that report a fault of our own stay ours.
-func Forwarded() []syscall.Signal {
-	all := []syscall.Signal{
-		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2,
-		unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU,
-	}
+func forwarded() []syscall.Signal {
+	all := append(askedFirst[:len(askedFirst):len(askedFirst)],
+		unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU)
 	for sig := syscall.Signal(rtMin + 1); sig <= rtMax; sig++ {
 		all = append(all, sig)
 	}
@@ -43,12 +45,12 @@ var faults = [...]syscall.Signal{
 // CanReceive tells whether a signal can be received, and so be named.
 func CanReceive(number int) bool {
 	sig := syscall.Signal(number)
-	return slices.Contains(Forwarded(), sig) || slices.Contains(onRequest[:], sig)
+	return slices.Contains(forwarded(), sig) || slices.Contains(onRequest[:], sig)
 }
 
 // wanted are the signals to ask for.
 func (c *Config) wanted() []syscall.Signal {
-	all := Forwarded()
+	all := forwarded()
 	for _, sig := range onRequest {
 		_, rewritten := c.SignalRewrite[sig]
 		if c.ForwardMore || rewritten || slices.Contains(c.StopSignals, sig) {
@@ -68,9 +70,8 @@ func (c *Config) kept(sig syscall.Signal) bool {
 }
 
 // Asking for a signal costs 50 to 90 us each, more than all the rest of the
-// start. So only TERM, which must never be lost once something runs, is waited
-// for before the first process is started; those that would end a Go program
-// come beside that, and the rest after it.
+// start. So only TERM is waited for before the first process is started; the
+// others of askedFirst come beside that, and the rest after it.
 
 // listenFirst begins to ask for TERM, and then for what would end us. A TERM
 // that comes before it ends us by the Go runtime's doing, some time later and on
@@ -80,20 +81,20 @@ func (s *supervisor) listenFirst() {
 	go func() {
 		defer close(s.listening)
 		// Before and after, because asking gives the signal a handler again.
-		doomed := reaper.Doomed(unix.SIGTERM)
-		s.listen(unix.SIGTERM)
-		if doomed || reaper.Doomed(unix.SIGTERM) {
+		doomed := reaper.Doomed(askedFirst[0])
+		s.listen(askedFirst[0])
+		if doomed || reaper.Doomed(askedFirst[0]) {
 			select {}
 		}
 		close(s.termIsOurs)
-		s.listen(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+		s.listen(askedFirst[1:]...)
 	}()
 }
 
 // listenRest asks for all the others.
 func (s *supervisor) listenRest() {
 	<-s.listening
-	s.listen(s.cfg.wanted()[4:]...)
+	s.listen(slices.DeleteFunc(s.cfg.wanted(), func(sig syscall.Signal) bool { return slices.Contains(askedFirst[:], sig) })...)
 }
 
 // listen asks for signals, but not for those that are to stay ignored: asking
