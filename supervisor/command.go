@@ -103,9 +103,9 @@ type tended struct {
 	clock   hooks.Clock // of COMMAND_TIMEOUT; nil: none, or over
 	timeout <-chan struct{}
 	kill    <-chan time.Time
-	killAt  time.Time // when that comes
-	holdOut <-chan time.Time
-	ended   *report.Failure // why we ended it, if we did
+	killAt  time.Time        // when that comes
+	overdue <-chan time.Time // when what does not end is named, or a start that hangs
+	ended   *report.Failure  // why we ended it, if we did
 }
 
 // atOnce is how soon a command ends that was meant to be a daemon.
@@ -120,7 +120,7 @@ func (s *supervisor) runCommand() int {
 	}
 	var slow <-chan time.Time
 	if len(s.started) == 0 {
-		slow, c.holdOut = time.After(startSlow), time.After(holdOutFirst)
+		slow, c.overdue = time.After(startSlow), time.After(holdOutFirst)
 	}
 	for {
 		select {
@@ -129,7 +129,7 @@ func (s *supervisor) runCommand() int {
 			if err != nil {
 				return s.notStarted(err)
 			}
-			c.begun()
+			c.executed()
 		case got := <-s.signals:
 			c.signal(s.received(got))
 		case got := <-s.stops:
@@ -142,8 +142,8 @@ func (s *supervisor) runCommand() int {
 			c.tell(s.stopping)
 		case <-c.timeout:
 			c.timedOut()
-		case <-c.holdOut:
-			c.holdOut = time.After(holdOutEvery)
+		case <-c.overdue:
+			c.overdue = time.After(holdOutEvery)
 			if c.done == nil {
 				c.hangs()
 			} else {
@@ -174,8 +174,9 @@ func (c *tended) hangs() {
 	c.log.Warn("start of command hangs", "command", commandName(c.cfg), "process", process)
 }
 
-func (c *tended) begun() {
-	c.done, c.holdOut = c.main.Done(), nil
+// executed is the beginning of the command.
+func (c *tended) executed() {
+	c.done, c.overdue = c.main.Done(), nil
 	c.command.begin(c.supervisor)
 	now := time.Now()
 	c.ledger.update(func(r *report.Report) {
@@ -249,7 +250,7 @@ func (c *tended) stop(sig syscall.Signal) {
 func (c *tended) tell(sig syscall.Signal) {
 	c.ledger.phase(report.Stopping)
 	c.forward(sig)
-	c.holdOut = time.After(holdOutFirst)
+	c.overdue = time.After(holdOutFirst)
 	if !c.deadline.IsZero() {
 		c.killAfter(c.mainTime())
 	}
@@ -291,7 +292,7 @@ func (c *tended) killNow() {
 			Reason: fmt.Sprintf("did not end in its part of %s_GRACE_PERIOD=%v, so it was killed", Prefix, c.cfg.GracePeriod),
 		}
 	}
-	c.supervisor.holdOut("", commandAlone(c.main.PID()))
+	c.holdOut("", commandAlone(c.main.PID()))
 	_ = c.main.Signal(unix.SIGKILL)
 }
 
