@@ -604,6 +604,15 @@ func TestTermAfterTheCommandTimeout(t *testing.T) {
 	}
 }
 
+// TestACommandThatTimedOutIsNamed long before it is killed.
+func TestACommandThatTimedOutIsNamed(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{Args: do("trap", "-on", "USR1=0"), Env: env("CLEANIMG_INIT_COMMAND_TIMEOUT=300ms", "CLEANIMG_INIT_KILL_GRACE=5m")})
+	in.WaitStderr("still running")
+	in.Signal(syscall.SIGUSR1)
+	assert.Equal(t, 124, in.Wait())
+}
+
 // TestRemapIsForTheCommandOnly: a hook that failed is not done because the
 // command's code of that number would be.
 func TestRemapIsForTheCommandOnly(t *testing.T) {

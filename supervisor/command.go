@@ -280,6 +280,7 @@ func (c *tended) timedOut() {
 	c.endWatch()
 	_ = c.main.SignalGroup(unix.SIGTERM)
 	_ = c.main.SignalGroup(unix.SIGCONT)
+	c.overdue = time.After(holdOutFirst)
 	c.killAfter(c.cfg.KillGrace.Duration)
 }
 
