@@ -7,7 +7,9 @@
 // cycle, which alone reads signals and decides. Beside it the probes are
 // served. Both are actors of one [run.Group]; the life cycle ends the group.
 // The reaper is not in the group: it outlives everything that waits for a
-// child. Nothing here waits for a log line, a probe or a termination message.
+// child. Nothing here waits for a log line or a probe. For the termination
+// message it does, a small write to a file of the node: what that is to explain
+// may end us, too.
 package supervisor
 
 import (

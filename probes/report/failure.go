@@ -51,10 +51,10 @@ type Failure struct {
 	Code   int    `json:"code"`             // the exit code
 	Reason string `json:"reason,omitempty"` // what can follow a colon: limits, times, the remedy
 
-	// Stderr is the end of what the step or the command wrote to its standard
-	// error, starting with a whole line. It is shown by Message and nowhere
-	// else. Secrets are removed from it by whoever sets it: once a line is cut
-	// to fit, a part of a secret would no longer be recognised.
+	// Stderr is the end of what the step wrote to its standard error, starting
+	// with a whole line; of the command nothing is kept. It is shown by Message
+	// and nowhere else. Secrets are removed from it by whoever sets it: once a
+	// line is cut to fit, a part of a secret would no longer be recognised.
 	Stderr []byte `json:"-"`
 }
 
