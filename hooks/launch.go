@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	startSlow  = 100 * time.Millisecond // until then nothing is done about it
+	startSlow  = 250 * time.Millisecond // until then nothing is done about it
 	hangsFirst = 8 * time.Second        // until a start that hangs is named
 	hangsEvery = 10 * time.Second
 	abortEvery = 50 * time.Millisecond
