@@ -534,27 +534,35 @@ func TestTermWhileTheRestEndsBeginsTheGracePeriod(t *testing.T) {
 	assert.FileExists(t, in.Path("/tmp/stop"))
 }
 
-// TestTermDuringStopHooksBeginsTheGracePeriod: the command had ended by itself,
-// and some time has gone by since. The kubelet counts from its signal.
-func TestTermDuringStopHooksBeginsTheGracePeriod(t *testing.T) {
+// TestDeadlineDuringStopHooks: the command had ended by itself, which has set the
+// deadline. It stays where it is, unless it is over.
+func TestDeadlineDuringStopHooks(t *testing.T) {
 	t.Parallel()
-	const grace = 8 * time.Second
-	for _, wait := range []time.Duration{grace - 2*time.Second, grace + time.Second} {
-		t.Run("after "+wait.String(), func(t *testing.T) {
-			t.Parallel()
-			in := Run(t, Options{
-				Args: do("exit", "6"), Env: env("CLEANIMG_INIT_GRACE_PERIOD=" + grace.String()),
-				Files: []File{StopHook("10-stop", "touch /tmp/stop", "await /tmp/gate", ran("stop"))},
-			})
-			in.WaitFile("/tmp/stop")
-			time.Sleep(wait)
-			in.Signal(syscall.SIGTERM)
-			time.Sleep(3 * time.Second)
-			in.touch("/tmp/gate")
-			assert.Equal(t, 6, in.Wait())
-			assert.Equal(t, []string{"stop"}, order(in))
+	run := func(t *testing.T, grace, wait time.Duration) *Instance {
+		in := Run(t, Options{
+			Args: do("exit", "6"), Env: env("CLEANIMG_INIT_GRACE_PERIOD=" + grace.String()),
+			Files: []File{StopHook("10-stop", "touch /tmp/stop", "await /tmp/gate", ran("stop"))},
 		})
+		in.WaitFile("/tmp/stop")
+		time.Sleep(wait)
+		in.Signal(syscall.SIGTERM)
+		return in
 	}
+	t.Run("before the deadline", func(t *testing.T) {
+		t.Parallel()
+		in := run(t, 12*time.Second, 9*time.Second)
+		assert.Equal(t, 6, in.Wait())
+		assert.Less(t, in.Lived(), 18*time.Second, "21 would be a new grace period")
+		assert.Empty(t, order(in))
+	})
+	t.Run("after it", func(t *testing.T) {
+		t.Parallel()
+		in := run(t, 8*time.Second, 9*time.Second)
+		time.Sleep(3 * time.Second)
+		in.touch("/tmp/gate")
+		assert.Equal(t, 6, in.Wait())
+		assert.Equal(t, []string{"stop"}, order(in))
+	})
 }
 
 // TestTermWhileLeftoversEndInExecMode: something that was interrupted is not

@@ -48,28 +48,31 @@ func (s *supervisor) beginStop(sig syscall.Signal, p report.Phase) {
 	s.log.Info("stopping", "signal", SignalName(sig), "drain", s.cfg.DrainDelay.Duration, "grace", s.cfg.GracePeriod.Duration)
 }
 
-// startDeadline sets the deadline of the shutdown at the end of the command or
-// the failure of a hook, unless a stop signal has set it.
+// startDeadline sets the deadline of the shutdown, once: at the first of stop
+// signal, end of the command and failure of a hook.
 func (s *supervisor) startDeadline() {
 	if s.cfg.GracePeriod.Duration > 0 && s.deadline.IsZero() {
 		s.deadline = time.Now().Add(s.cfg.GracePeriod.Duration)
 	}
 }
 
-// startGrace sets the deadline at the first stop signal. It is that of whoever
-// sent it (the kubelet counts from there) and replaces that of an end which came
-// before: until now nobody would have killed us.
+// startGrace begins the grace period of the first stop signal. A deadline that an
+// end has set before is not moved, unless it is over: then stop hooks run that
+// nothing but STEP_TIMEOUT has bounded until now.
 //
-// It also makes sure that we are gone by then, even if something that we wait
-// for hangs in the kernel, such as an exec. So that path waits for nothing but
-// the log's last lines, and not long.
+// It also makes sure that we are gone when the sender's patience is at its end
+// (the kubelet counts from its signal), even if something that we wait for hangs
+// in the kernel, such as an exec. So that path waits for nothing but the log's
+// last lines, and not long.
 func (s *supervisor) startGrace() {
 	grace := s.cfg.GracePeriod.Duration
 	if grace == 0 || s.armed {
 		return
 	}
 	s.armed = true
-	s.deadline = time.Now().Add(grace)
+	if time.Now().After(s.deadline) {
+		s.deadline = time.Now().Add(grace)
+	}
 	time.AfterFunc(grace, s.abandon)
 }
 
