@@ -80,6 +80,7 @@ type change struct {
 	staged  string      // the new content beside the target, while it is there
 	backup  string      // the old content: a link beside the target, or a copy
 	copied  bool        // the backup is a copy
+	torn    bool        // a killed run left the copy: what is there may be half of something
 	inPlace bool        // because it cannot be renamed onto
 	done    bool
 }
@@ -126,6 +127,7 @@ func (o *Output) commitFiles(ctx context.Context) (result Result, err error) {
 	if err := syncDirs(changes); err != nil {
 		return Result{}, errors.Join(fmt.Errorf("write to the disk: %w; all files are put back", err), rollback(changes))
 	}
+	o.forget()
 	result.Unchanged = unchanged
 	for _, c := range changes {
 		result.Written = append(result.Written, c.name)
@@ -234,18 +236,18 @@ func rollback(changes []*change) error {
 			problems = append(problems, fmt.Errorf("put %s back: %w; the old one is kept as %s", c.name, err, c.backup))
 			continue
 		}
-		c.done = false
+		c.done, c.torn = false, false
 	}
 	return errors.Join(append(problems, syncDirs(changes))...)
 }
 
 // clean removes what is beside the target, but not the copy of what could not
-// be put back.
+// be put back, or was half written before.
 func (c *change) clean(committed bool) {
 	if c.staged != "" {
 		os.Remove(c.staged)
 	}
-	if c.backup != "" && (committed || !c.done) {
+	if c.backup != "" && (committed || !c.done && !c.torn) {
 		os.Remove(c.backup)
 	}
 }

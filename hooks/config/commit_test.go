@@ -407,3 +407,78 @@ func TestMayNotWrite(t *testing.T) {
 		assert.Contains(t, string(out), want)
 	}
 }
+
+// TestTornFile: a run that was killed while it wrote onto a mounted file has
+// left half of it, and the copy of what was there. See inTornFile.
+func TestTornFile(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"app.conf": "new\n", "other": "new"})
+	volume := filepath.Join(t.TempDir(), "volume")
+	writeFile(t, volume, "ne")
+	writeFile(t, filepath.Join(f.OutputDir, "app.conf"), "below the mount")
+	out, err := role(t, unix.CLONE_NEWNS, "torn", f.TemplateDir, f.OutputDir, volume).CombinedOutput()
+	if err != nil && strings.Contains(string(out), "operation not permitted") && os.Getenv("CI") == "" {
+		t.Skipf("no mount namespaces here: %s", out)
+	}
+	require.NoError(t, err, "%s", out)
+	f.onlyHas("app.conf", "other")
+}
+
+// inTornFile is the process of TestTornFile.
+func inTornFile(templates, out, volume string) error {
+	target := filepath.Join(out, "app.conf")
+	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount(volume, target, "", unix.MS_BIND, "")); err != nil {
+		return err
+	}
+	output, err := Render(context.Background(), Options{TemplateDir: templates, OutputDir: out})
+	if err != nil {
+		return err
+	}
+	// One copy beside the file, one where only a run that could not write there
+	// would look.
+	for _, dir := range []string{out, os.TempDir()} {
+		kept := filepath.Join(dir, keptName(target))
+		if err := errors.Join(os.WriteFile(target, []byte("ne"), 0o644), os.WriteFile(kept, []byte("old\n"), 0o600)); err != nil {
+			return err
+		}
+		is := func(when, content string, copied bool) error {
+			data, err := os.ReadFile(target)
+			_, missing := os.Stat(kept)
+			if err != nil || string(data) != content || copied != (missing == nil) {
+				return fmt.Errorf("%s, copy in %s: the file is %q (%v), the copy: %v", when, dir, data, err, missing)
+			}
+			return nil
+		}
+		// Another file cannot even be prepared.
+		c := &change{file: output.files[0], target: target}
+		if c.before, c.old, err = readOld(target); err != nil {
+			return err
+		}
+		if err := output.stage(c); err != nil {
+			return err
+		}
+		c.clean(false)
+		if err := is("not prepared", "ne", true); err != nil {
+			return err
+		}
+		// The file is written, and put back because of another one.
+		if err := errors.Join(output.stage(c), output.replace(c), is("written", "new\n", true), rollback([]*change{c})); err != nil {
+			return err
+		}
+		c.clean(false)
+		if err := is("put back", "old\n", false); err != nil {
+			return err
+		}
+		// The run was killed when all was written, so that now nothing is.
+		if err := errors.Join(os.WriteFile(target, []byte("new\n"), 0o644), os.WriteFile(kept, []byte("old\n"), 0o600)); err != nil {
+			return err
+		}
+		if _, err := output.Commit(context.Background()); err != nil {
+			return err
+		}
+		if err := is("unchanged", "new\n", false); err != nil {
+			return err
+		}
+	}
+	return nil
+}

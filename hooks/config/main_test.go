@@ -18,6 +18,7 @@ import (
 var roles = map[string]func(args []string) error{
 	"mounted": func(args []string) error { return inMountedFile(args[0], args[1], args[2]) },
 	"once":    func(args []string) error { return renderOnce(args[0], args[1]) },
+	"torn":    func(args []string) error { return inTornFile(args[0], args[1], args[2]) },
 	"render":  func(args []string) error { return renderLoop(args[0], args[1], args[2] == "atomic") },
 }
 

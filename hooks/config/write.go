@@ -180,25 +180,21 @@ func canCreate(dir string) bool {
 	return unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil
 }
 
-// keep makes the copy of a file that is going to be written in place: beside
-// it, in the output directory, or in that for temporary files. A copy that a
-// killed run left is the better one.
-func (o *Output) keep(c *change) error {
-	c.backup = ""
+// keep makes the copy of a file that is going to be written in place. A copy
+// that a killed run left is the better one, and then what is put back.
+func (o *Output) keep(c *change) (err error) {
+	if c.backup = o.kept(c.target); c.backup != "" {
+		o.options.Log.Warn("a run that was killed has kept the file as it was before", "file", c.name, "copy", c.backup)
+		c.torn = true
+		c.before, err = os.ReadFile(c.backup)
+		return err
+	}
 	if c.old.Size() == 0 {
 		return nil
 	}
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, c.target)
-	name := fmt.Sprintf(".%s%s%016x", filepath.Base(c.target), keptMark, h.Sum64())
 	var problems []error
-	for _, dir := range []string{filepath.Dir(c.target), o.options.OutputDir, os.TempDir()} {
-		kept := filepath.Join(dir, name)
-		if info, err := os.Lstat(kept); err == nil && info.Mode().IsRegular() && ownerOf(info).uid == os.Geteuid() {
-			o.options.Log.Warn("a run that was killed has kept the file as it was before", "file", c.name, "copy", kept)
-			c.backup = kept
-			return nil
-		}
+	for _, dir := range o.keptDirs(c.target) {
+		kept := filepath.Join(dir, keptName(c.target))
 		staged, err := writeNew(kept+newMark, file{content: c.before, mode: 0o600, owner: unowned}, o.warnMode)
 		if err == nil {
 			if err = errors.Join(syncFile(staged), os.Rename(staged, kept)); err == nil {
@@ -210,6 +206,38 @@ func (o *Output) keep(c *change) error {
 		problems = append(problems, err)
 	}
 	return fmt.Errorf("it can only be written in place, and there is nowhere to keep a copy of it: mount an emptyDir on %s: %w", os.TempDir(), errors.Join(problems...))
+}
+
+// kept is the copy of a file that a killed run left, or "".
+func (o *Output) kept(target string) string {
+	for _, dir := range o.keptDirs(target) {
+		kept := filepath.Join(dir, keptName(target))
+		if info, err := os.Lstat(kept); err == nil && info.Mode().IsRegular() && ownerOf(info).uid == os.Geteuid() {
+			return kept
+		}
+	}
+	return ""
+}
+
+// keptDirs are where the copy of a file may be: beside it, in the output
+// directory, or in that for temporary files.
+func (o *Output) keptDirs(target string) []string {
+	return []string{filepath.Dir(target), o.options.OutputDir, os.TempDir()}
+}
+
+func keptName(target string) string {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, target)
+	return fmt.Sprintf(".%s%s%016x", filepath.Base(target), keptMark, h.Sum64())
+}
+
+// forget removes what killed runs kept of files that are as they should be now.
+func (o *Output) forget() {
+	for _, f := range o.files {
+		if kept := o.kept(filepath.Join(o.options.OutputDir, filepath.FromSlash(f.name))); kept != "" {
+			os.Remove(kept)
+		}
+	}
 }
 
 // overwrite writes the new content into the file itself.
