@@ -482,3 +482,32 @@ func inTornFile(templates, out, volume string) error {
 	}
 	return nil
 }
+
+// TestReadOnlyFile: a mounted file may be read-only, as those of ConfigMaps
+// are. See inReadOnlyFile.
+func TestReadOnlyFile(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, map[string]string{"a": "new", "app.conf": "new"})
+	volume := filepath.Join(t.TempDir(), "volume")
+	writeFile(t, volume, "old")
+	writeFile(t, filepath.Join(f.OutputDir, "app.conf"), "below the mount")
+	out, err := role(t, unix.CLONE_NEWNS, "locked", f.TemplateDir, f.OutputDir, volume).CombinedOutput()
+	if err != nil && strings.Contains(string(out), "operation not permitted") && os.Getenv("CI") == "" {
+		t.Skipf("no mount namespaces here: %s", out)
+	}
+	require.Error(t, err)
+	assert.Equal(t, "write app.conf: open "+f.OutputDir+"/app.conf: read-only file system; nothing was changed\n", string(out))
+	f.onlyHas("app.conf")
+}
+
+// inReadOnlyFile is the process of TestReadOnlyFile.
+func inReadOnlyFile(templates, out, volume string) error {
+	target := filepath.Join(out, "app.conf")
+	if err := errors.Join(
+		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount(volume, target, "", unix.MS_BIND, ""),
+		unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""),
+	); err != nil {
+		return err
+	}
+	return renderOnce(templates, out)
+}

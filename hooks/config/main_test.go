@@ -16,6 +16,7 @@ import (
 
 // roles are the programs that the test binary can pretend to be.
 var roles = map[string]func(args []string) error{
+	"locked":  func(args []string) error { return inReadOnlyFile(args[0], args[1], args[2]) },
 	"mounted": func(args []string) error { return inMountedFile(args[0], args[1], args[2]) },
 	"once":    func(args []string) error { return renderOnce(args[0], args[1]) },
 	"torn":    func(args []string) error { return inTornFile(args[0], args[1], args[2]) },

@@ -182,7 +182,13 @@ func canCreate(dir string) bool {
 
 // keep makes the copy of a file that is going to be written in place. A copy
 // that a killed run left is the better one, and then what is put back.
-func (o *Output) keep(c *change) (err error) {
+func (o *Output) keep(c *change) error {
+	// What may not be written, as on a read-only mount, needs no copy.
+	w, err := os.OpenFile(c.target, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	w.Close()
 	if c.backup = o.kept(c.target); c.backup != "" {
 		o.options.Log.Warn("a run that was killed has kept the file as it was before", "file", c.name, "copy", c.backup)
 		c.torn = true
