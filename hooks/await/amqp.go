@@ -136,14 +136,18 @@ func short(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 func long(s string) []byte  { return append(binary.BigEndian.AppendUint32(nil, uint32(len(s))), s...) }
 
 func (a amqp) send(method uint16, args []byte) error {
+	_, err := a.conn.Write(methodFrame(method, args))
+	return err
+}
+
+func methodFrame(method uint16, args []byte) []byte {
 	be := binary.BigEndian
 	frame := []byte{amqpMethod, 0, 0}
 	frame = be.AppendUint32(frame, uint32(4+len(args)))
 	frame = be.AppendUint16(frame, amqpConnection)
 	frame = be.AppendUint16(frame, method)
 	frame = append(frame, args...)
-	_, err := a.conn.Write(append(frame, amqpFrameEnd))
-	return err
+	return append(frame, amqpFrameEnd)
 }
 
 var errAMQP = errors.New("not the answer of an AMQP 0-9-1 server")
@@ -194,10 +198,11 @@ func readMethod(r io.Reader) (method uint16, args []byte, err error) {
 // closeReason tells rejected credentials from a virtual host that is not there
 // yet.
 func closeReason(args []byte) error {
-	if len(args) < 3 || len(args) < 3+int(args[2]) {
+	const head = 3 // the code, and the length of the text
+	if len(args) < head || len(args) < head+int(args[2]) {
 		return errAMQP
 	}
-	code, text := binary.BigEndian.Uint16(args), string(args[3:3+args[2]])
+	code, text := binary.BigEndian.Uint16(args), string(args[head:head+int(args[2])])
 	err := fmt.Errorf("%s (%d)", text, code)
 	if code == amqpAccessRefused {
 		return Denied(err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -93,10 +94,29 @@ func TestAMQPBrokenLogin(t *testing.T) {
 	assert.ErrorIs(t, ask(t, "amqp://app:"+rabbitPassword+"@"+address), ErrNotReady)
 }
 
+// closeFrame is a server's goodbye with a reason of at most 255 bytes.
+func closeFrame(reason string) []byte {
+	args := append([]byte{0x01, 0x40}, short(reason)...) // 320, connection-forced
+	return methodFrame(amqpClose, append(args, 0, 0, 0, 0))
+}
+
+func TestCloseReason(t *testing.T) {
+	t.Parallel()
+	for _, length := range []int{0, 1, 252, 253, mostOfShort} {
+		reason := strings.Repeat("x", length)
+		method, args, err := readMethod(bytes.NewReader(closeFrame(reason)))
+		require.NoError(t, err)
+		require.EqualValues(t, amqpClose, method)
+		require.EqualError(t, closeReason(args), reason+" (320)")
+		require.ErrorIs(t, closeReason(args[:2+length]), errAMQP, "cut short")
+	}
+}
+
 func FuzzReadMethod(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x1e\xce"))
 	f.Add([]byte("\x08\x00\x00\x00\x00\x00\x00\xce"))
 	f.Add([]byte("AMQP\x00\x00\x09\x01"))
+	f.Add(closeFrame(strings.Repeat("x", mostOfShort)))
 	f.Fuzz(func(_ *testing.T, frames []byte) {
 		if method, args, err := readMethod(bytes.NewReader(frames)); err == nil && method == amqpClose {
 			_ = closeReason(args)
