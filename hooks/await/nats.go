@@ -25,9 +25,6 @@ func NATS() Scheme {
 	return Scheme{names: []string{"nats"}, secure: []string{"nats"}, port: "4222", options: passwordOptions, parse: parseNATS}
 }
 
-// mostOfGreeting bounds a line; the greeting of a large cluster is long.
-const mostOfGreeting = 256 << 10
-
 func parseNATS(t *target) (Check, error) {
 	address, err1 := t.host()
 	login, err2 := t.credentials("NATS_PASSWORD")
@@ -119,23 +116,6 @@ func natsPing(conn net.Conn, lines *bufio.Reader, hello natsConnect) error {
 			return Denied(errors.New(strings.TrimPrefix(line, "-ERR ")))
 		case strings.HasPrefix(line, "-ERR"):
 			return errors.New(line)
-		}
-	}
-}
-
-// readLine reads a line of bounded length, without its end.
-func readLine(r *bufio.Reader) (string, error) {
-	var line []byte
-	for {
-		part, err := r.ReadSlice('\n')
-		line = append(line, part...)
-		switch {
-		case err == nil:
-			return strings.TrimRight(string(line), "\r\n"), nil
-		case !errors.Is(err, bufio.ErrBufferFull):
-			return "", fmt.Errorf("connection closed: %w", err)
-		case len(line) > mostOfGreeting:
-			return "", errors.New("a line without an end")
 		}
 	}
 }

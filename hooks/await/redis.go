@@ -5,14 +5,13 @@
 package await
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
-
-	"github.com/gomodule/redigo/redis"
 )
 
 func redisSchemes() []Scheme { return []Scheme{Redis()} }
@@ -22,6 +21,9 @@ func redisSchemes() []Scheme { return []Scheme{Redis()} }
 // or a replica that has lost its master, is not ready. Without a password the
 // variables REDIS_PASSWORD and REDISCLI_AUTH have it; a server that wants one and
 // gets none, or a wrong one, is a permanent failure.
+//
+// Three commands with answers of one line need no library; the usual one
+// reserves as much memory as an answer says that it is long.
 func Redis() Scheme {
 	return Scheme{names: []string{"redis", "rediss"}, port: "6379", options: passwordOptions, secure: []string{"rediss"}, parse: parseRedis}
 }
@@ -37,20 +39,39 @@ func parseRedis(t *target) (Check, error) {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return nil, err
 	}
-	options := []redis.DialOption{redis.DialDatabase(db)}
-	if login.given {
-		options = append(options, redis.DialUsername(login.user), redis.DialPassword(login.password))
+	var commands [][]string
+	switch {
+	case login.given && login.user != "":
+		commands = append(commands, []string{"AUTH", login.user, login.password})
+	case login.given:
+		commands = append(commands, []string{"AUTH", login.password})
+	}
+	if db != 0 {
+		commands = append(commands, []string{"SELECT", strconv.Itoa(db)})
 	}
 	return func(ctx context.Context) error {
-		connect := func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return secure(ctx, conn, tlsConf, address)
+		conn, err := dial(ctx, "tcp", address)
+		if err != nil {
+			return err
 		}
-		options := append([]redis.DialOption{redis.DialContextFunc(connect)}, options...)
-		return ping(ctx, address, options)
+		if conn, err = secure(ctx, conn, tlsConf, address); err != nil {
+			return err
+		}
+		defer conn.Close()
+		r := redis{conn, bufio.NewReader(conn)}
+		for _, command := range commands {
+			if _, err := r.do(command...); err != nil {
+				return redisError(err)
+			}
+		}
+		answer, err := r.do("PING")
+		switch {
+		case err != nil:
+			return redisError(err)
+		case answer != "PONG":
+			return fmt.Errorf("PING was answered with %q", cut(answer, 60))
+		}
+		return nil
 	}, nil
 }
 
@@ -73,25 +94,42 @@ func redisDatabase(t *target) (int, error) {
 	return int(n), nil
 }
 
-func ping(ctx context.Context, address string, options []redis.DialOption) error {
-	conn, err := redis.DialContext(ctx, "tcp", address, options...)
-	if err != nil {
-		return redisError(err)
+// redis is a connection to a server.
+type redis struct {
+	conn  net.Conn
+	lines *bufio.Reader
+}
+
+// do sends a command and returns its answer, which is one line. That of the
+// server's own errors is a [redisRefusal].
+func (r redis) do(command ...string) (string, error) {
+	request := fmt.Appendf(nil, "*%d\r\n", len(command))
+	for _, word := range command {
+		request = fmt.Appendf(request, "$%d\r\n%s\r\n", len(word), word)
 	}
-	defer conn.Close()
-	answer, err := redis.String(redis.DoContext(conn, ctx, "PING"))
+	if _, err := r.conn.Write(request); err != nil {
+		return "", err
+	}
+	line, err := readLine(r.lines)
 	switch {
 	case err != nil:
-		return redisError(err)
-	case answer != "PONG":
-		return fmt.Errorf("PING was answered with %q", answer)
+		return "", err
+	case strings.HasPrefix(line, "-"):
+		return "", redisRefusal(line[1:])
+	case !strings.HasPrefix(line, "+") && !strings.HasPrefix(line, ":"):
+		return "", fmt.Errorf("not the answer of a Redis server: %q", cut(line, 60))
 	}
-	return nil
+	return line[1:], nil
 }
+
+// redisRefusal is an error that a server answers with.
+type redisRefusal string
+
+func (r redisRefusal) Error() string { return string(r) }
 
 // redisError tells rejected credentials from a server that is busy.
 func redisError(err error) error {
-	var answer redis.Error
+	var answer redisRefusal
 	if !errors.As(err, &answer) {
 		return err
 	}

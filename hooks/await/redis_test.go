@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gomodule/redigo/redis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -72,13 +71,11 @@ func TestRedisIsNotReadyWhileItLoads(t *testing.T) {
 	dir, err := scratch(t.Cleanup)
 	require.NoError(t, err)
 	port := startRedis(t, "dir "+dir, "enable-debug-command local")
-	conn, err := redis.Dial("tcp", "127.0.0.1:"+port)
+	const keys = "20000"
+	r := connectRedis(t, port)
+	_, err = r.do("DEBUG", "POPULATE", keys)
 	require.NoError(t, err)
-	defer conn.Close()
-	const keys = 20_000
-	_, err = conn.Do("DEBUG", "POPULATE", keys)
-	require.NoError(t, err)
-	_, err = conn.Do("SAVE")
+	_, err = r.do("SAVE")
 	require.NoError(t, err)
 
 	port, err = freePort()
@@ -97,12 +94,17 @@ func TestRedisIsNotReadyWhileItLoads(t *testing.T) {
 	}})
 	require.NoError(t, rep.Err())
 	assert.Positive(t, loading, "it was never seen loading: %+v", rep)
-	conn, err = redis.Dial("tcp", "127.0.0.1:"+port)
-	require.NoError(t, err)
-	defer conn.Close()
-	n, err := redis.Int(conn.Do("DBSIZE"))
+	n, err := connectRedis(t, port).do("DBSIZE")
 	require.NoError(t, err)
 	assert.Equal(t, keys, n, "ready before everything was loaded")
+}
+
+func connectRedis(t *testing.T, port string) redis {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+port)
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	return redis{conn, bufio.NewReader(conn)}
 }
 
 func TestRedisAnswers(t *testing.T) {
@@ -118,9 +120,12 @@ func TestRedisAnswers(t *testing.T) {
 		{"-NOAUTH Authentication required.", false, true},
 		{"+OK", false, false},
 		{"$3\r\nabc", false, false},
+		{"$9999999999999", false, false},
+		{strings.Repeat("*1\r\n", 1<<16), false, false},
+		{strings.Repeat("x", mostOfLine+1), false, false},
 	}
 	for _, tt := range tests {
-		t.Run(strings.Fields(tt.answer)[0], func(t *testing.T) {
+		t.Run(cut(strings.Fields(tt.answer)[0], 20), func(t *testing.T) {
 			t.Parallel()
 			address := listen(t, func(conn net.Conn) {
 				if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {

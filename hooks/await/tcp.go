@@ -3,10 +3,13 @@
 package await
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -97,4 +100,24 @@ func secure(ctx context.Context, conn net.Conn, conf *tls.Config, hostport strin
 		return nil, err
 	}
 	return t, nil
+}
+
+// mostOfLine bounds a line; the greeting of a large NATS cluster is long.
+const mostOfLine = 256 << 10
+
+// readLine reads a line of bounded length, without its end.
+func readLine(r *bufio.Reader) (string, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return strings.TrimRight(string(line), "\r\n"), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return "", fmt.Errorf("connection closed: %w", err)
+		case len(line) > mostOfLine:
+			return "", errors.New("a line without an end")
+		}
+	}
 }
