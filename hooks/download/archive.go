@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // An extraction unpacks into a directory which nothing can lead out of: names
@@ -29,6 +30,7 @@ type extraction struct {
 	strip int
 	room  int64 // bytes that may still be unpacked; -1: any
 	files int
+	links bool // there are symbolic ones
 	dirs  []dirTime
 }
 
@@ -57,6 +59,9 @@ func extract(ctx context.Context, r io.ReaderAt, size int64, dir string, strip i
 		err = e.zip(r, size)
 	} else {
 		err = e.compressedTar(in, head)
+	}
+	if err == nil && e.links {
+		err = e.checkLinks()
 	}
 	if err == nil {
 		err = e.finishDirs()
@@ -124,7 +129,7 @@ func (e *extraction) tarEntry(h *tar.Header, r io.Reader) error {
 	case tar.TypeLink:
 		target, err := placed(h.Linkname, e.strip)
 		if err != nil || target == "" {
-			return fmt.Errorf("entry %q is a link to %q, which leaves the directory", h.Name, h.Linkname)
+			return leaves(h.Name, h.Linkname)
 		}
 		if name == "" {
 			return nil
@@ -257,9 +262,45 @@ func (e *extraction) link(name, target string) error {
 		return nil
 	}
 	if !inside(name, target) {
-		return fmt.Errorf("entry %q is a link to %q, which leaves the directory", name, target)
+		return leaves(name, target)
 	}
+	e.links = true
 	return errors.Join(e.makeRoom(name), e.root.Symlink(target, name))
+}
+
+// checkLinks looks where the symbolic links really lead, now that all is there:
+// a .. behind another link is not what the names say. It looks at what is there
+// and not at what entries said, because an entry may have come through a link,
+// or be a hard link to one.
+func (e *extraction) checkLinks() error {
+	return filepath.WalkDir(e.root.Name(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type() != fs.ModeSymlink {
+			return err
+		}
+		name, err := filepath.Rel(e.root.Name(), path)
+		if err != nil {
+			return err
+		}
+		target, err := e.root.Readlink(name)
+		if err != nil {
+			return err
+		}
+		switch _, err := e.root.Stat(name); {
+		case !inside(name, target):
+			return leaves(name, target)
+		case err == nil:
+			return nil
+		case errors.Is(err, fs.ErrNotExist) && !climbs(target): // it may come yet
+			return nil
+		case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR):
+			return fmt.Errorf("entry %q is a link to %q, which leads nowhere: %w", name, target, err)
+		}
+		return leaves(name, target)
+	})
+}
+
+func leaves(name, target string) error {
+	return fmt.Errorf("entry %q is a link to %q, which leaves the directory", name, target)
 }
 
 // finishDirs sets what the entries say of the directories, those below first.

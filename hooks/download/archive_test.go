@@ -239,6 +239,56 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
+// A link leads where the links on its way say, and not where its name does: a
+// reader would follow it.
+func TestLinksThatLeaveByOtherLinks(t *testing.T) {
+	t.Parallel()
+	link := func(name, target string) entry { return entry{name: name, kind: tar.TypeSymlink, link: target} }
+	top := entry{name: "top/", kind: tar.TypeDir, mode: 0o755}
+	climbs := link("e", "p/q/r/s/../../../etc/passwd") // p/etc/passwd, if s were a directory
+	tests := map[string]struct {
+		entries []entry
+		want    string
+	}{
+		"through a link":              {[]entry{top, link("p/q/r/s", "../../../top"), climbs}, "leaves the directory"},
+		"before the link":             {[]entry{climbs, link("p/q/r/s", "../../../top"), top}, "leaves the directory"},
+		"through links to links":      {[]entry{top, link("x", "top"), link("p/q/r/s", "../../../x"), climbs}, "leaves the directory"},
+		"through a directory to come": {[]entry{climbs}, "leaves the directory"},
+		"made in a link":              {[]entry{top, link("p/q/s", "../../top"), link("p/q/s/e", "../../../etc/passwd")}, "leaves the directory"},
+		"made in a link that is gone": {[]entry{top, link("p/q/s", "../../top"), link("p/q/s/e", "../../../etc/passwd"), {name: "p/q/s", body: "x"}}, "leaves the directory"},
+		"a hard link to a link":       {[]entry{{name: "x", body: "x"}, link("a/b/c", "../../x"), {name: "e", kind: tar.TypeLink, link: "a/b/c"}}, "leaves the directory"},
+		"out and in again":            {[]entry{top, link("p/q/r/s", "../../../top"), link("e", "p/q/r/s/../../../out/top")}, "leaves the directory"},
+		"in a circle":                 {[]entry{link("a", "b"), link("b", "a")}, "leads nowhere"},
+
+		"inside":         {[]entry{top, link("p/q/r/s", "../../../top"), link("e", "p/q/r/s/../top"), link("f", "e/../p")}, ""},
+		"target to come": {[]entry{link("e", "d/../x"), {name: "x", body: "x"}, {name: "d/y", body: "y"}}, ""},
+		"dangling":       {[]entry{link("lib/e", "../share/later")}, ""},
+		"removed again":  {[]entry{top, link("p/q/r/s", "../../../top"), climbs, {name: "e", body: "x"}}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, &server{data: tarOf(t, tt.entries...)})
+			out, err := fetchOne(t, File{URL: s.URL, Unpack: true}, Options{})
+			if tt.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tt.want)
+			assert.NoDirExists(t, out)
+		})
+	}
+}
+
+// An entry may have the name of our marker; it is not written through.
+func TestMarkerInTheArchive(t *testing.T) {
+	t.Parallel()
+	s := serve(t, &server{data: tarOf(t, entry{name: "x", body: "x", mode: 0o644}, entry{name: markerName, kind: tar.TypeSymlink, link: "x"})})
+	out, err := fetchOne(t, File{URL: s.URL, Unpack: true}, Options{})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"x": "-rw-r--r-- x"}, tree(t, out))
+}
+
 // What somebody else put there is not thrown away.
 func TestUnpackOverOthersFiles(t *testing.T) {
 	t.Parallel()
@@ -294,16 +344,39 @@ func FuzzExtract(f *testing.F) {
 	_ = w.WriteHeader(&tar.Header{Name: "a/../x", Typeflag: tar.TypeSymlink, Linkname: "../y"})
 	_ = w.Close()
 	f.Add(b.Bytes())
+	b.Reset()
+	w = tar.NewWriter(&b)
+	_ = w.WriteHeader(&tar.Header{Name: "p/q", Typeflag: tar.TypeSymlink, Linkname: "../t"})
+	_ = w.WriteHeader(&tar.Header{Name: "t/", Typeflag: tar.TypeDir})
+	_ = w.WriteHeader(&tar.Header{Name: "p/q/l", Typeflag: tar.TypeSymlink, Linkname: "../../.."})
+	_ = w.WriteHeader(&tar.Header{Name: "h", Typeflag: tar.TypeLink, Linkname: "p/q/l"})
+	_ = w.Close()
+	f.Add(b.Bytes())
 	f.Add([]byte("PK\x05\x06"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		dir := t.TempDir()
 		stage := filepath.Join(dir, "stage")
 		require.NoError(t, os.Mkdir(stage, 0o755))
-		_, _ = extract(context.Background(), bytes.NewReader(data), int64(len(data)), stage, 0, 1<<20)
+		_, failed := extract(context.Background(), bytes.NewReader(data), int64(len(data)), stage, 0, 1<<20)
 		entries, err := os.ReadDir(dir)
 		require.NoError(t, err)
 		if len(entries) != 1 {
 			t.Errorf("something was made outside: %v", entries)
 		}
+		if failed != nil {
+			return
+		}
+		require.NoError(t, filepath.WalkDir(stage, func(path string, _ fs.DirEntry, _ error) error {
+			if end, err := filepath.EvalSymlinks(path); err == nil && !within(stage, end) {
+				t.Errorf("%s leads to %s", path, end)
+			}
+			return nil
+		}))
 	})
+}
+
+// within tells whether a path is that of a directory, or below it.
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
 }

@@ -41,7 +41,9 @@ func (x *fetch) unpack(ctx context.Context, part *partial) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(stage, markerName), append(data, '\n'), 0o644); err != nil {
+	// The archive may have something of that name, even a link.
+	marker := filepath.Join(stage, markerName)
+	if err := errors.Join(os.RemoveAll(marker), os.WriteFile(marker, append(data, '\n'), 0o644)); err != nil {
 		return err
 	}
 	// Everything of the stage is on disk before its name is.
@@ -167,7 +169,26 @@ func placed(name string, strip int) (string, error) {
 	return filepath.Join(parts[strip:]...), nil
 }
 
-// inside tells whether a symbolic link at name stays within the directory.
+// inside tells whether a symbolic link at name stays within the directory, if
+// there are no other links on its way.
 func inside(name, target string) bool {
 	return target != "" && !filepath.IsAbs(target) && filepath.IsLocal(filepath.Join(filepath.Dir(name), target))
+}
+
+// climbs tells whether a path goes up from where it has gone down to, which may
+// be a link.
+func climbs(target string) bool {
+	down := false
+	for part := range strings.SplitSeq(target, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if down {
+				return true
+			}
+		default:
+			down = true
+		}
+	}
+	return false
 }
