@@ -46,6 +46,10 @@ type cluster struct {
 	topics  []string
 }
 
+// mostOfMetadata is how long a broker's answer may be. What answers something
+// else may begin with any length, and the library makes room.
+const mostOfMetadata = 16 << 20
+
 func parseKafka(t *target) (Check, error) {
 	hosts, err1 := t.hosts()
 	brokers, err2 := t.number("brokers", 1)
@@ -65,7 +69,10 @@ func parseKafka(t *target) (Check, error) {
 	for _, names := range t.options["topic"] {
 		c.topics = append(c.topics, strings.Split(names, ",")...)
 	}
-	c.options = []kgo.Opt{kgo.SeedBrokers(hosts...), kgo.ClientID("await"), kgo.RequestRetries(0), kgo.DisableClientMetrics()}
+	c.options = []kgo.Opt{
+		kgo.SeedBrokers(hosts...), kgo.ClientID("await"), kgo.RequestRetries(0), kgo.DisableClientMetrics(),
+		kgo.BrokerMaxReadBytes(mostOfMetadata), kgo.FetchMaxBytes(mostOfMetadata),
+	}
 	if mechanism != nil {
 		c.options = append(c.options, kgo.SASL(mechanism))
 	}

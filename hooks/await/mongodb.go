@@ -5,6 +5,7 @@
 package await
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -185,12 +186,12 @@ func parseBSON(doc []byte) (map[string]any, error) {
 	values := map[string]any{}
 	for len(doc) > 0 && doc[0] != 0 {
 		kind := doc[0]
-		name, rest, ok := strings.Cut(string(doc[1:]), "\x00")
+		key, rest, ok := bytes.Cut(doc[1:], []byte{0})
 		size := bsonSize(kind, rest)
 		if !ok || size < 0 || size > len(rest) {
 			return nil, errBSON
 		}
-		value := []byte(rest[:size])
+		name, value := string(key), rest[:size]
 		switch kind {
 		case 0x01:
 			values[name] = math.Float64frombits(le.Uint64(value))
@@ -203,13 +204,13 @@ func parseBSON(doc []byte) (map[string]any, error) {
 		case 0x12:
 			values[name] = float64(int64(le.Uint64(value)))
 		}
-		doc = []byte(rest[size:])
+		doc = rest[size:]
 	}
 	return values, nil
 }
 
 // bsonSize is the length of the value that rest begins with, or -1.
-func bsonSize(kind byte, rest string) int {
+func bsonSize(kind byte, rest []byte) int {
 	switch kind {
 	case 0x0A: // null
 		return 0
@@ -227,7 +228,7 @@ func bsonSize(kind byte, rest string) int {
 	if len(rest) < 4 {
 		return -1
 	}
-	n := int(int32(binary.LittleEndian.Uint32([]byte(rest[:4]))))
+	n := int(int32(binary.LittleEndian.Uint32(rest)))
 	switch {
 	case kind == 0x02 && n > 0: // string
 		return 4 + n

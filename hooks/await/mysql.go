@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -59,9 +60,24 @@ func parseMySQL(t *target) (Check, error) {
 	if expect.needed() && login.user == "" {
 		return nil, errors.New("a user is needed for what the options ask")
 	}
-	return func(ctx context.Context) error {
+	return func(ctx context.Context) (err error) {
 		conf := conf.Clone()
-		conf.DialFunc = func(dctx context.Context, network, addr string) (net.Conn, error) { return dial(ctx, network, addr) }
+		var conn net.Conn
+		conf.DialFunc = func(_ context.Context, network, addr string) (_ net.Conn, err error) {
+			conn, err = dial(ctx, network, addr)
+			return conn, err
+		}
+		// The driver believes that what answers is as long as it should be.
+		defer func() {
+			switch broken := recover().(type) {
+			case nil:
+			case runtime.Error:
+				conn.Close()
+				err = fmt.Errorf("not the answer of a MySQL server: %w", broken)
+			default:
+				panic(broken)
+			}
+		}()
 		return askMySQL(ctx, conf, expect)
 	}, nil
 }

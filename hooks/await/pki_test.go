@@ -73,10 +73,13 @@ func relayTLS(t *testing.T, p pki, to string) (address string) {
 	return listen(t, func(conn net.Conn) {
 		from := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{p.server}})
 		server, err := net.Dial("tcp", to)
-		if err != nil || from.Handshake() != nil {
+		if err != nil {
 			return
 		}
 		defer server.Close()
+		if from.Handshake() != nil {
+			return
+		}
 		go func() {
 			_, _ = io.Copy(from, server)
 			from.Close()

@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 func postgresSchemes() []Scheme { return []Scheme{Postgres()} }
@@ -37,6 +39,10 @@ var postgresVariables = map[string]string{
 	"PGSSLNEGOTIATION": "sslnegotiation", "PGTARGETSESSIONATTRS": "target_session_attrs", "PGOPTIONS": "options", "PGAPPNAME": "application_name",
 }
 
+// mostOfAnswer is the longest message that is taken for one of PostgreSQL. What
+// answers something else may begin with any length, and the library makes room.
+const mostOfAnswer = 16 << 20
+
 func parsePostgres(t *target) (Check, error) {
 	expect, expectErr := t.expectation()
 	login, loginErr := t.credentials("PGPASSWORD")
@@ -47,6 +53,11 @@ func parsePostgres(t *target) (Check, error) {
 	conf, err := pgconn.ParseConfig(connectionString(settings))
 	if err != nil {
 		return nil, postgresMistake(err)
+	}
+	conf.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		f := pgproto3.NewFrontend(r, w)
+		f.SetMaxBodyLen(mostOfAnswer)
+		return f
 	}
 	attrs := settings["target_session_attrs"]
 	if expect.needed() || attrs != "" && attrs != "any" {
