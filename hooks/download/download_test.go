@@ -471,6 +471,47 @@ func TestChecksumsFile(t *testing.T) {
 	require.ErrorContains(t, err, "has no line for m.bin")
 }
 
+// A server of checksums may hang before its answer, or in it, as one of files.
+func TestChecksumsStall(t *testing.T) {
+	t.Parallel()
+	data := []byte("content")
+	hang := func(text string) func(http.ResponseWriter, *http.Request, []byte) {
+		return func(w http.ResponseWriter, r *http.Request, _ []byte) {
+			if text != "" {
+				_, _ = io.WriteString(w, text)
+				_ = http.NewResponseController(w).Flush()
+			}
+			<-r.Context().Done()
+		}
+	}
+	for name, trick := range map[string]func(http.ResponseWriter, *http.Request, []byte){"before the answer": hang(""), "in the answer": hang("0123")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, &server{data: data})
+			sums := serve(t, &server{data: []byte(sumOf(data).Hex + "  file\n"), tricks: []func(http.ResponseWriter, *http.Request, []byte){trick}})
+			f := File{URL: s.URL + "/file", Checksums: sums.URL + "/sums?sig=hunter22"}
+			out, err := fetchOne(t, f, Options{Tries: 1, Stall: 50 * time.Millisecond})
+			require.EqualError(t, err, "fetch "+out+": checksums "+sums.URL+"/sums?…: no byte for 50ms")
+			sums.mu.Lock()
+			sums.requests = nil
+			sums.mu.Unlock()
+			_, err = fetchOne(t, f, Options{Tries: 2, Stall: 200 * time.Millisecond})
+			require.NoError(t, err, "another try")
+			assert.Len(t, sums.asked(), 2)
+		})
+	}
+	t.Run("a pipe", func(t *testing.T) {
+		t.Parallel()
+		pipe := filepath.Join(t.TempDir(), "pipe")
+		require.NoError(t, unix.Mkfifo(pipe, 0o600))
+		s := serve(t, &server{data: data})
+		for _, f := range []File{{URL: s.URL, Checksums: pipe}, {URL: s.URL, Checksums: "file://" + pipe}, {URL: "file://" + pipe}, {URL: s.URL, Sum: sumOf(data), Output: pipe}} {
+			_, err := fetchOne(t, f, Options{})
+			require.ErrorContains(t, err, "not a regular file")
+		}
+	})
+}
+
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

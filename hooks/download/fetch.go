@@ -158,7 +158,7 @@ func (x *fetch) inPlace() (bool, error) {
 	if x.Unpack {
 		return x.marker().Sum == x.Sum.String(), nil
 	}
-	f, err := os.Open(x.Output)
+	f, _, err := openRegular(x.Output)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

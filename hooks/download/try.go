@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -66,11 +67,8 @@ func (x *fetch) try(ctx context.Context, part *partial) error {
 	if u.Scheme == "file" {
 		return x.copyFile(u.Path, part)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := fmt.Errorf("no byte for %v", x.o.Stall)
-	watch := time.AfterFunc(x.o.Stall, func() { cancel(stalled) })
-	defer watch.Stop()
+	ctx, progressed, done := x.unlessStalled(ctx)
+	defer done()
 	req, err := x.request(ctx, part)
 	if err != nil {
 		return permanentError{withoutURL(err)}
@@ -83,7 +81,19 @@ func (x *fetch) try(ctx context.Context, part *partial) error {
 	if done, err := x.accept(resp, part); err != nil || done {
 		return err
 	}
-	return cutShort(ctx, x.read(resp.Body, part, func() { watch.Reset(x.o.Stall) }))
+	return cutShort(ctx, x.read(resp.Body, part, progressed))
+}
+
+// unlessStalled returns a context that ends when progressed has not been called
+// for too long, and a function that ends it.
+func (x *fetch) unlessStalled(ctx context.Context) (_ context.Context, progressed, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stalled := fmt.Errorf("no byte for %v", x.o.Stall)
+	watch := time.AfterFunc(x.o.Stall, func() { cancel(stalled) })
+	return ctx, func() { watch.Reset(x.o.Stall) }, func() {
+		watch.Stop()
+		cancel(nil)
+	}
 }
 
 // cutShort prefers the reason for which we cancelled a request.
@@ -221,18 +231,11 @@ func (x *fetch) read(body io.Reader, part *partial, progressed func()) error {
 
 // copyFile is a try with a file URL.
 func (x *fetch) copyFile(name string, part *partial) error {
-	f, err := os.Open(name)
+	f, info, err := openRegular(name)
 	if err != nil {
 		return permanentError{err}
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return permanentError{err}
-	}
-	if !info.Mode().IsRegular() {
-		return permanent("%s is not a regular file", name)
-	}
 	if err := part.restart(); err != nil {
 		return err
 	}
@@ -241,4 +244,22 @@ func (x *fetch) copyFile(name string, part *partial) error {
 		return err
 	}
 	return x.read(f, part, func() {})
+}
+
+// openRegular opens a file, and nothing that would keep us waiting, as a pipe
+// does.
+func openRegular(name string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
