@@ -512,6 +512,30 @@ func TestChecksumsStall(t *testing.T) {
 	})
 }
 
+// Much that is there already takes long to read; a stop signal does not wait.
+func TestStoppedWhileReading(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"out", ".out.partial"} {
+		dir := t.TempDir()
+		large := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(large, nil, 0o600))
+		require.NoError(t, os.Truncate(large, 1<<40))
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		err := Run(ctx, []File{{URL: "http://127.0.0.1:1/", Output: filepath.Join(dir, "out"), Sum: sumOf(nil)}}, Options{})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.FileExists(t, large)
+
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		p := newProgress(Options{}.withDefaults())
+		defer p.stop()
+		f := File{URL: "http://127.0.0.1:1/", Output: filepath.Join(dir, "out"), Sum: sumOf(nil)}
+		require.ErrorIs(t, newFetch(f, Options{}.withDefaults(), p).run(stopped), context.Canceled)
+		assert.FileExists(t, large, "not a byte was read of it")
+	}
+}
+
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -105,9 +105,9 @@ func (x *fetch) run(ctx context.Context) error {
 		return err
 	}
 	defer part.Close()
-	done, err := x.inPlace()
+	done, err := x.inPlace(ctx)
 	if err == nil && !done {
-		if err = part.begin(x.Sum); err == nil {
+		if err = part.begin(ctx, x.Sum); err == nil {
 			err = x.whole(ctx, part)
 		}
 	}
@@ -122,7 +122,7 @@ func (x *fetch) run(ctx context.Context) error {
 		err = x.publish(part)
 	}
 	// Without a sum no later run can tell that it is of the same file.
-	if err != nil && (part.size == 0 || x.Sum.Hex == "") {
+	if err != nil && (part.empty() || x.Sum.Hex == "") {
 		_ = os.Remove(part.Name())
 	}
 	return err
@@ -146,7 +146,7 @@ func isMount(path string) bool {
 
 // inPlace tells whether the right content is there already, as far as that can
 // be told without asking the server.
-func (x *fetch) inPlace() (bool, error) {
+func (x *fetch) inPlace(ctx context.Context) (bool, error) {
 	if !x.Unpack {
 		if info, err := os.Stat(x.Output); err == nil && info.IsDir() {
 			return false, fmt.Errorf("%s is a directory: name the file, or unpack an archive into it", x.Output)
@@ -167,7 +167,7 @@ func (x *fetch) inPlace() (bool, error) {
 	}
 	defer f.Close()
 	h := x.Sum.hash()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, bound{ctx, f}); err != nil {
 		return false, err
 	}
 	return x.Sum.of(h) == x.Sum, nil

@@ -73,13 +73,13 @@ func samePath(f *os.File, path string) bool {
 
 // begin takes what an earlier run has left, if its sum can be told in the end,
 // or nothing.
-func (p *partial) begin(sum Sum) error {
+func (p *partial) begin(ctx context.Context, sum Sum) error {
 	p.sum = sum
 	if sum.Hex == "" {
 		return p.restart()
 	}
 	p.hash = sum.hash()
-	n, err := io.Copy(p.hash, p.File)
+	n, err := io.Copy(p.hash, bound{ctx, p.File})
 	p.size = n
 	return err
 }
@@ -94,6 +94,12 @@ func (p *partial) restart() error {
 		return permanentError{err}
 	}
 	return nil
+}
+
+// empty tells whether there is nothing in the file, even if nobody has read it.
+func (p *partial) empty() bool {
+	info, err := p.Stat()
+	return err == nil && info.Size() == 0
 }
 
 // Write appends.

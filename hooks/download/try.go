@@ -65,7 +65,7 @@ func (x *fetch) try(ctx context.Context, part *partial) error {
 		return permanentError{withoutURL(err)}
 	}
 	if u.Scheme == "file" {
-		return x.copyFile(u.Path, part)
+		return x.copyFile(ctx, u.Path, part)
 	}
 	ctx, progressed, done := x.unlessStalled(ctx)
 	defer done()
@@ -230,7 +230,7 @@ func (x *fetch) read(body io.Reader, part *partial, progressed func()) error {
 }
 
 // copyFile is a try with a file URL.
-func (x *fetch) copyFile(name string, part *partial) error {
+func (x *fetch) copyFile(ctx context.Context, name string, part *partial) error {
 	f, info, err := openRegular(name)
 	if err != nil {
 		return permanentError{err}
@@ -243,7 +243,7 @@ func (x *fetch) copyFile(name string, part *partial) error {
 	if err := x.begin(part, version{LastModified: info.ModTime(), Length: info.Size()}); err != nil {
 		return err
 	}
-	return x.read(f, part, func() {})
+	return x.read(bound{ctx, f}, part, func() {})
 }
 
 // openRegular opens a file, and nothing that would keep us waiting, as a pipe
@@ -262,4 +262,18 @@ func openRegular(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	return f, info, nil
+}
+
+// bound is a reader that ends with its context, as those of the network do:
+// what is read from a disk may be hundreds of gigabytes.
+type bound struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (b bound) Read(p []byte) (int, error) {
+	if b.ctx.Err() != nil {
+		return 0, context.Cause(b.ctx)
+	}
+	return b.Reader.Read(p)
 }
