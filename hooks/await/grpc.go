@@ -51,11 +51,13 @@ func parseGRPC(t *target) (Check, error) {
 	scheme := map[string]string{"grpc": "http", "grpcs": "https"}[t.Scheme]
 	service := strings.TrimPrefix(t.Path, "/")
 	g := grpcHealth{
-		client: &http.Client{Transport: transport}, url: scheme + "://" + address + "/grpc.health.v1.Health/Check",
+		client: &http.Client{Transport: transport, CheckRedirect: neverRedirect}, url: scheme + "://" + address + "/grpc.health.v1.Health/Check",
 		service: service, send: send,
 	}
 	return g.check, nil
 }
+
+func neverRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 type grpcHealth struct {
 	client  *http.Client

@@ -88,11 +88,18 @@ func (t *target) transport(h2c bool) (*http.Transport, error) {
 	}, err
 }
 
-// redirect follows on the same host, as the kubelet does.
+// redirect follows on the same host, as the kubelet does. Credentials stay with
+// the scheme, host and port that they were given for.
 func (w *web) redirect(req *http.Request, via []*http.Request) error {
 	const most = 10
-	if len(w.status) > 0 || len(via) >= most || req.URL.Hostname() != via[0].URL.Hostname() {
+	first := via[0].URL
+	if len(w.status) > 0 || len(via) >= most || req.URL.Hostname() != first.Hostname() {
 		return http.ErrUseLastResponse
+	}
+	req.Header.Del("Referer") // the query may have a secret
+	elsewhere := func(r *http.Request) bool { return r.URL.Scheme != first.Scheme || r.URL.Host != first.Host }
+	if elsewhere(req) || slices.ContainsFunc(via, elsewhere) {
+		req.Header = http.Header{"User-Agent": {userAgent}}
 	}
 	return nil
 }

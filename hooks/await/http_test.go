@@ -130,6 +130,61 @@ func TestHTTPS(t *testing.T) {
 	assert.ErrorIs(t, ask(t, strict.URL+"/ready#ca="+pki.caFile), ErrNotReady)
 }
 
+// Credentials are for the place that was named: another port of the host, or
+// the same without TLS, does not get them, nor who sends back from there.
+func TestHTTPRedirectsKeepCredentials(t *testing.T) {
+	t.Parallel()
+	seen := make(chan *http.Request, 10)
+	var first *httptest.Server
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		if r.URL.Path == "/back" {
+			http.Redirect(w, r, first.URL+"/end", http.StatusFound)
+		}
+	}))
+	t.Cleanup(other.Close)
+	first = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		switch r.URL.Path {
+		case "/start":
+			http.Redirect(w, r, "/again", http.StatusFound)
+		case "/again":
+			http.Redirect(w, r, other.URL+"/back", http.StatusFound)
+		}
+	}))
+	t.Cleanup(first.Close)
+	url := strings.Replace(first.URL, "://", "://app:"+"hunter22@", 1)
+	require.NoError(t, ask(t, url+"/start?key=hunter22#insecure&request-header=X-Token:hunter22"))
+	for _, path := range []string{"/start", "/again", "/back", "/end"} {
+		r := <-seen
+		require.Equal(t, path, r.URL.Path)
+		_, password, _ := r.BasicAuth()
+		given := path == "/start" || path == "/again"
+		assert.Equal(t, given, password == "hunter22", path)
+		assert.Equal(t, given, r.Header.Get("X-Token") == "hunter22", path)
+		assert.Empty(t, r.Referer(), path)
+		assert.Equal(t, userAgent, r.UserAgent(), path)
+	}
+}
+
+// A server of gRPC does not redirect, and what it is sent is for nobody else.
+func TestGRPCIsNotRedirected(t *testing.T) {
+	t.Parallel()
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	serve := func(h http.HandlerFunc) string {
+		s := httptest.NewUnstartedServer(h)
+		s.Config.Protocols = protocols
+		s.Start()
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	other := serve(func(http.ResponseWriter, *http.Request) { t.Error("somebody else was asked") })
+	first := serve(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, other, http.StatusTemporaryRedirect) })
+	err := ask(t, strings.Replace(first, "http:", "grpc:", 1)+"#request-header=X-Token:hunter22")
+	assert.ErrorContains(t, err, "HTTP status 307")
+}
+
 func TestGRPC(t *testing.T) {
 	t.Parallel()
 	pki := newPKI(t)
