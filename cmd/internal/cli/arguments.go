@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"unsafe"
@@ -11,9 +12,10 @@ import (
 )
 
 // hideSecrets returns a copy of the arguments, and overwrites the users and
-// passwords of URLs, what follows password= and its like, and the values of
-// the options named by secret in the original: the kernel shows that memory to
-// everybody who looks at the list of processes. What follows a -- stays.
+// passwords of URLs, what follows password= and its like, headers in the
+// fragments of URLs, and the values of the options named by secret in the
+// original: the kernel shows that memory to everybody who looks at the list of
+// processes. What follows a -- stays.
 func hideSecrets(args []string, secret ...string) []string {
 	kept := make([]string, len(args))
 	for i, arg := range args {
@@ -40,6 +42,9 @@ func hideSecrets(args []string, secret ...string) []string {
 	return kept
 }
 
+// requestHeader is what await sends with a request: in the fragment of a URL.
+var requestHeader = regexp.MustCompile(`[#&]request-header=[^&]+`)
+
 func isOption(word string, names []string) bool {
 	name, ok := strings.CutPrefix(word, "--")
 	return ok && slices.Contains(names, name)
@@ -53,5 +58,9 @@ func hidden(arg string) string {
 			arg = arg[:at] + strings.Repeat("x", end-at) + arg[end:]
 		}
 	}
+	arg = requestHeader.ReplaceAllStringFunc(arg, func(header string) string {
+		name, value, _ := strings.Cut(header, "=")
+		return name + "=" + strings.Repeat("x", len(value))
+	})
 	return (*report.Redactor)(nil).String(arg)
 }

@@ -14,6 +14,7 @@ func TestSecretsInArgumentsAreOverwritten(t *testing.T) {
 	given := []string{
 		"ask", "--database", "postgres://app:hunter22@db:5432/shop?sslmode=require", "-database=mysql://app:hun@ter22@tcp(db:3306)/shop",
 		"redis://:x@cache", "--url=https://host/a@b", "host=db password=hunter22 user=app", "https://host/m?token=hunter22&part=1",
+		"http://host/#status=2xx&request-header=Authorization:Bearer hunter22&body=ok", "--service=http://host/#request-header=X-Key:hunter22",
 		"--header", "X-Key: hunter22", "--header=X-Key: hunter22", "--header-file", "/run/headers", "http://host/plain",
 		"--", "postgres://app:hunter22@db",
 	}
@@ -31,6 +32,7 @@ func TestSecretsInArgumentsAreOverwritten(t *testing.T) {
 	assert.Equal(t, []string{
 		"ask", "--database", "postgres://xxxxxxxxxxxx@db:5432/shop?sslmode=require", "-database=mysql://xxxxxxxxxxxxx@tcp(db:3306)/shop",
 		"redis://xx@cache", "--url=https://xxxxxx@b", "host=db password=*** user=app", "https://host/m?token=***&part=1",
+		"http://host/#status=2xx&request-header=xxxxxxxxxxxxxxxxxxxxxxxxxxxxx&body=ok", "--service=http://host/#request-header=xxxxxxxxxxxxxx",
 		"--header", "xxxxxxxxxxxxxxx", "--header=xxxxxxxxxxxxxxx", "--header-file", "/run/headers", "http://host/plain",
 		"--", "postgres://app:hunter22@db",
 	}, trimmed)
