@@ -136,8 +136,7 @@ func (h *hangUp) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.
 	}
 }
 
-// try asks all brokers of the URL at once: the first good answer counts, else
-// the one that came furthest.
+// try asks the brokers of the URL.
 func (c cluster) try(ctx context.Context, hungUp *hangUp) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -153,22 +152,7 @@ func (c cluster) try(ctx context.Context, hungUp *hangUp) error {
 		return Permanent(err)
 	}
 	defer client.Close()
-	seeds := client.SeedBrokers()
-	answers := make(chan error, len(seeds))
-	for _, broker := range seeds {
-		go func() { answers <- c.ask(ctx, broker) }()
-	}
-	var best error
-	for range seeds {
-		err := <-answers
-		if err == nil {
-			return nil
-		}
-		if best == nil || kindOf(err) > kindOf(best) {
-			best = err
-		}
-	}
-	return best
+	return firstGood(ctx, client.SeedBrokers(), c.ask)
 }
 
 func (c cluster) ask(ctx context.Context, broker *kgo.Broker) error {

@@ -60,8 +60,7 @@ func parseMongoDB(t *target) (Check, error) {
 	return m.check, errors.Join(err1, err2, err3)
 }
 
-// check asks all hosts at once: the first good answer counts, else the one that
-// came furthest.
+// check asks the hosts of the URL, or those that its name has.
 func (m mongo) check(ctx context.Context) error {
 	hosts := m.hosts
 	if m.srv != "" {
@@ -73,23 +72,7 @@ func (m mongo) check(ctx context.Context) error {
 			hosts = append(hosts, net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan error, len(hosts))
-	for _, host := range hosts {
-		go func() { answers <- m.ask(ctx, host) }()
-	}
-	var best error
-	for range hosts {
-		err := <-answers
-		if err == nil {
-			return nil
-		}
-		if best == nil || kindOf(err) > kindOf(best) {
-			best = err
-		}
-	}
-	return best
+	return firstGood(ctx, hosts, m.ask)
 }
 
 func (m mongo) ask(ctx context.Context, host string) error {

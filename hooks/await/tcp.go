@@ -102,6 +102,28 @@ func secure(ctx context.Context, conn net.Conn, conf *tls.Config, hostport strin
 	return t, nil
 }
 
+// firstGood asks several servers of one service at once: the first good answer
+// counts, else the one that came furthest.
+func firstGood[S any](ctx context.Context, servers []S, ask func(context.Context, S) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan error, len(servers))
+	for _, s := range servers {
+		go func() { answers <- ask(ctx, s) }()
+	}
+	best := errors.New("there is no server to ask")
+	for i := range servers {
+		err := <-answers
+		if err == nil {
+			return nil
+		}
+		if i == 0 || kindOf(err) > kindOf(best) {
+			best = err
+		}
+	}
+	return best
+}
+
 // mostOfLine bounds a line; the greeting of a large NATS cluster is long.
 const mostOfLine = 256 << 10
 
