@@ -224,6 +224,7 @@ func rollback(changes []*change) error {
 		var err error
 		switch {
 		case c.inPlace:
+			c.modeBack() // first, as the new one may forbid to write
 			err = writeInPlace(c.target, c.before)
 		case c.old == nil:
 			err = os.Remove(c.target)
@@ -239,6 +240,20 @@ func rollback(changes []*change) error {
 		c.done, c.torn = false, false
 	}
 	return errors.Join(append(problems, syncDirs(changes))...)
+}
+
+// modeBack undoes what overwrite did to mode and owner, which may be nothing.
+func (c *change) modeBack() {
+	is, err := os.Stat(c.target)
+	if err != nil {
+		return
+	}
+	if o := ownerOf(c.old); o != ownerOf(is) {
+		_ = os.Chown(c.target, o.uid, o.gid)
+	}
+	if is.Mode().Perm() != c.old.Mode().Perm() {
+		_ = os.Chmod(c.target, c.old.Mode().Perm())
+	}
 }
 
 // clean removes what is beside the target, but not the copy of what could not

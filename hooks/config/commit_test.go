@@ -461,13 +461,17 @@ func inTornFile(templates, out, volume string) error {
 		if err := is("not prepared", "ne", true); err != nil {
 			return err
 		}
-		// The file is written, and put back because of another one.
+		// The file is written, and put back because of another one, mode and all.
+		c.mode = 0o400
 		if err := errors.Join(output.stage(c), output.replace(c), is("written", "new\n", true), rollback([]*change{c})); err != nil {
 			return err
 		}
 		c.clean(false)
 		if err := is("put back", "old\n", false); err != nil {
 			return err
+		}
+		if info, err := os.Stat(target); err != nil || info.Mode().Perm() != 0o644 {
+			return fmt.Errorf("put back with mode %v (%v)", info.Mode(), err)
 		}
 		// The run was killed when all was written, so that now nothing is.
 		if err := errors.Join(os.WriteFile(target, []byte("new\n"), 0o644), os.WriteFile(kept, []byte("old\n"), 0o600)); err != nil {
