@@ -82,6 +82,12 @@ func (p *Plan) Load(r io.Reader) error {
 	if err := d.Decode(&l); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
+	var second yaml.Node
+	if err := d.Decode(&second); err == nil {
+		return fmt.Errorf("line %d: a second document: it would not be read", second.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
 	var problems []error
 	add := func(to *[]Entry, nodes []yaml.Node) {
 		for i := range nodes {
@@ -112,9 +118,14 @@ func entryOf(n *yaml.Node) (Entry, error) {
 		return e, errors.New("accepted are PATH[:MODE[:UID[:GID]]] and {path, mode, uid, gid, recursive}")
 	}
 	var problems []error
+	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i].Value, n.Content[i+1]
 		var err error
+		if seen[key] {
+			problems = append(problems, fmt.Errorf("the key %q is there twice", key))
+		}
+		seen[key] = true
 		switch key { // the text of the number: for YAML 1.2 0750 is not octal
 		case "path":
 			e.Path = value.Value

@@ -33,6 +33,22 @@ func TestParseEntry(t *testing.T) {
 	}
 }
 
+// What would not be read, or only one of two, is an error.
+func TestLoadReadsAll(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"dirs: [/a]\n---\ndirs: [/b]\n":               "line 2: a second document",
+		"dirs: [/a]\n---\n]\n":                        "yaml: ",
+		"dirs:\n- {path: /a, mode: 0700, mode: 0755}": "line 2: the key \"mode\" is there twice",
+		"dirs: [/a]\ndirs: [/b]\n":                    "already defined",
+	} {
+		assert.ErrorContains(t, new(Plan).Load(strings.NewReader(text)), want, text)
+	}
+	var p Plan
+	require.NoError(t, p.Load(strings.NewReader("---\ndirs: [/a]\r\n...\n")))
+	assert.Len(t, p.Dirs, 1)
+}
+
 func FuzzParseEntry(f *testing.F) {
 	for _, s := range []string{"/a:0700:1:2", "::::", "/a:::", "a:7777", "\x00:1"} {
 		f.Add(s)
