@@ -536,6 +536,24 @@ func TestStoppedWhileReading(t *testing.T) {
 	}
 }
 
+// What would not be read, or only one of two, is an error.
+func TestManifestIsReadAsAWhole(t *testing.T) {
+	t.Parallel()
+	const one = "files:\n- {url: https://host/a, output: a}\n"
+	for text, want := range map[string]string{
+		one + "---\n" + one: "line 3: a second document",
+		one + "---\n]\n":    "yaml: ",
+		one + one:           "already defined",
+		"files:\n- {url: https://host/a, output: a, url: b}": "already defined",
+	} {
+		_, err := ReadManifest(strings.NewReader(text))
+		assert.ErrorContains(t, err, want, text)
+	}
+	items, err := ReadManifest(strings.NewReader("---\n" + one + "...\n"))
+	require.NoError(t, err)
+	assert.Len(t, items, 1)
+}
+
 func TestNoRoom(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

@@ -47,6 +47,12 @@ func ReadManifest(r io.Reader) ([]Item, error) {
 	if err := d.Decode(&m); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+	var second yaml.Node
+	if err := d.Decode(&second); err == nil {
+		return nil, fmt.Errorf("line %d: a second document: it would not be read", second.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, err
+	}
 	if len(m.Files) == 0 {
 		return nil, errors.New(`there are no files in it: it begins with "files:"`)
 	}
