@@ -60,6 +60,9 @@ func extract(ctx context.Context, r io.ReaderAt, size int64, dir string, strip i
 	} else {
 		err = e.compressedTar(in, head)
 	}
+	if err == nil && e.files == 0 && strip > 0 {
+		err = fmt.Errorf("nothing is left of it without %d leading parts of each name", strip)
+	}
 	if err == nil && e.links {
 		err = e.checkLinks()
 	}

@@ -218,6 +218,7 @@ func TestHostileArchives(t *testing.T) {
 		"a device":             {tarOf(t, good, entry{name: "null", kind: tar.TypeChar}), "no file"},
 		"a pipe":               {tarOf(t, good, entry{name: "pipe", kind: tar.TypeFifo}), "no file"},
 		"a bomb":               {bomb, "--max-unpacked"},
+		"all of it stripped":   {tarOf(t, good, entry{name: "d/", kind: tar.TypeDir}), "nothing is left"},
 		"no archive":           {[]byte("just text"), "no archive that we know"},
 		"nothing":              {nil, "no archive that we know"},
 		"half an archive":      {gzipped(t, tarOf(t, good))[:40], "unexpected EOF"},
@@ -227,7 +228,11 @@ func TestHostileArchives(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := serve(t, &server{data: tt.data})
-			out, err := fetchOne(t, File{URL: s.URL, Unpack: true}, Options{MaxUnpacked: 1 << 20})
+			f := File{URL: s.URL, Unpack: true}
+			if name == "all of it stripped" {
+				f.Strip = 1
+			}
+			out, err := fetchOne(t, f, Options{MaxUnpacked: 1 << 20})
 			require.Error(t, err)
 			require.ErrorContains(t, err, tt.want)
 			entries, err := os.ReadDir(filepath.Dir(out))
@@ -301,6 +306,26 @@ func TestUnpackOverOthersFiles(t *testing.T) {
 	_, err = fetchOne(t, File{URL: s.URL, Output: out, Unpack: true}, Options{})
 	require.ErrorContains(t, err, "files that we did not unpack")
 	assert.FileExists(t, out+"/a")
+}
+
+// The directory that we are in may be the output: it is replaced as another is,
+// or left alone.
+func TestUnpackHere(t *testing.T) {
+	s := serve(t, &server{data: tarOf(t, entry{name: "a", body: "x", mode: 0o644})})
+	dir := filepath.Join(t.TempDir(), "here")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	t.Chdir(dir)
+	require.NoError(t, os.WriteFile("mine", nil, 0o644))
+	for _, name := range []string{".", "./", "../here", "x/.."} {
+		_, err := fetchOne(t, File{URL: s.URL, Output: name, Unpack: true}, Options{})
+		require.ErrorContains(t, err, "files that we did not unpack", name)
+		only(t, dir, "mine")
+	}
+	require.NoError(t, os.Remove("mine"))
+	_, err := fetchOne(t, File{URL: s.URL, Output: ".", Unpack: true}, Options{})
+	require.NoError(t, err)
+	assert.Equal(t, map[string]string{"a": "-rw-r--r-- x"}, tree(t, dir))
+	only(t, filepath.Dir(dir), "here")
 }
 
 // A volume is itself a mount, onto which nothing can be renamed.

@@ -505,10 +505,11 @@ func TestChecksumsStall(t *testing.T) {
 		pipe := filepath.Join(t.TempDir(), "pipe")
 		require.NoError(t, unix.Mkfifo(pipe, 0o600))
 		s := serve(t, &server{data: data})
-		for _, f := range []File{{URL: s.URL, Checksums: pipe}, {URL: s.URL, Checksums: "file://" + pipe}, {URL: "file://" + pipe}, {URL: s.URL, Sum: sumOf(data), Output: pipe}} {
+		for _, f := range []File{{URL: s.URL, Output: pipe}, {URL: s.URL, Checksums: pipe}, {URL: s.URL, Checksums: "file://" + pipe}, {URL: "file://" + pipe}, {URL: s.URL, Sum: sumOf(data), Output: pipe}} {
 			_, err := fetchOne(t, f, Options{})
 			require.ErrorContains(t, err, "not a regular file")
 		}
+		only(t, filepath.Dir(pipe), "pipe")
 	})
 }
 

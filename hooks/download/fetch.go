@@ -43,6 +43,11 @@ func newFetch(f File, o Options, p *progress) *fetch {
 	if f.Mode == 0 {
 		f.Mode = defaultMode
 	}
+	if f.Unpack { // "." has no name to be put in place under
+		if path, err := filepath.Abs(f.Output); err == nil {
+			f.Output = path
+		}
+	}
 	x := &fetch{File: f, o: o, state: p.add(filepath.Base(f.Output))}
 	x.client = &http.Client{Transport: o.Transport, CheckRedirect: x.redirect}
 	return x
@@ -148,8 +153,12 @@ func isMount(path string) bool {
 // be told without asking the server.
 func (x *fetch) inPlace(ctx context.Context) (bool, error) {
 	if !x.Unpack {
-		if info, err := os.Stat(x.Output); err == nil && info.IsDir() {
+		// Anything else would be replaced, be it /dev/stdout.
+		switch info, err := os.Stat(x.Output); {
+		case err == nil && info.IsDir():
 			return false, fmt.Errorf("%s is a directory: name the file, or unpack an archive into it", x.Output)
+		case err == nil && !info.Mode().IsRegular():
+			return false, fmt.Errorf("%s is not a regular file", x.Output)
 		}
 	}
 	if x.Sum.Hex == "" {
