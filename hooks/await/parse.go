@@ -94,6 +94,9 @@ func newTarget(raw string, environ []string, schemes []Scheme) (*target, Scheme,
 	if err != nil {
 		return nil, Scheme{}, fmt.Errorf("service %s: %w", mask(raw), badURL(err, fragment))
 	}
+	if strayAt(u, schemes[i].names[0], fragment) {
+		return nil, Scheme{}, fmt.Errorf("service %s: %w", mask(raw), badURL(nil, fragment))
+	}
 	t := &target{URL: u, port: schemes[i].port, environ: environ}
 	if password, ok := u.User.Password(); ok {
 		t.keepSecret(password)
@@ -221,6 +224,22 @@ func mask(raw string) string {
 	rest, _, _ = strings.Cut(rest, "?")
 	rest, _, _ = strings.Cut(rest, "#")
 	return strconv.Quote(cut(scheme+"://"+rest, 80))
+}
+
+// strayAt tells whether there is an @ where only a password can have brought
+// it, one with / ? or # in it. What is before that would be taken for the host,
+// and what is after it shown.
+func strayAt(u *url.URL, scheme, fragment string) bool {
+	for option := range strings.SplitSeq(fragment, "&") {
+		if name, _, _ := strings.Cut(option, "="); strings.Contains(name, "@") {
+			return true
+		}
+	}
+	if u.Host == "" || scheme == "http" || scheme == "dns" {
+		return false // paths with an @ are usual
+	}
+	parameter, _, _ := strings.Cut(u.RawQuery, "=")
+	return strings.Contains(u.EscapedPath(), "@") || strings.Contains(parameter, "@")
 }
 
 // badURL says what is wrong with a URL without the texts of net/url, which

@@ -83,6 +83,8 @@ func TestParseShowsNoPassword(t *testing.T) {
 		"redis://hunter22", "redis://:hunter22", "postgres://app:hunter22", "postgres://app:hunter22@", "postgres://app:hunter22@db:x/", "postgress://app:hunter22@db",
 		"postgres://app:hunter22@db/shop?sslmode=hunter22", "mysql://app:hunter22@db?x=1", "kafka://app:hunter22@b/x", "app:hunter22@db", "amqp://app:hunter22@b:0",
 		"nats://hunter22@n:x", "mongodb://app:hunter22@a:x,b", "http://app:hunter22@api/#x", "redis://app:hunter22@cache#x=1", "tcp://app:hunter22@db:1", "grpc://app:hunter22@g:1",
+		"postgres://app:p@hunter22/:#? %@db/shop#query=SELECT 1", "postgres://app:p@hunter22/w:rd@db/shop", "postgres://app:12/hunter22@db/shop", "postgres://app:12?hunter22@db/shop",
+		"redis://:1/hunter22@cache", "amqp://app:12#hunter22@b", "http://app:12#hunter22@api/", "mongodb://app:1/hunter22@a,b/", "kafka://app:p@hunter22/x@b",
 	} {
 		t.Run(url, func(t *testing.T) {
 			t.Parallel()
