@@ -172,7 +172,8 @@ var userinfo = regexp.MustCompile(`^([^:@/?#]*):(.*)@([^@/?#]*(?:[/?].*)?)$`)
 func escapePassword(rest string) string {
 	u, err := url.Parse("postgres://" + rest)
 	before, _, _ := strings.Cut(rest, "?")
-	if err == nil && u.Fragment == "" && strings.Count(before, "@") < 2 {
+	at := strings.Count(before, "@")
+	if err == nil && u.Fragment == "" && (at == 0 || at == 1 && u.User != nil) {
 		return rest
 	}
 	m := userinfo.FindStringSubmatch(rest)
