@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // write makes a directory with these files.
@@ -571,6 +572,14 @@ func TestConfigMap(t *testing.T) {
 	_, err := b.up(0)
 	require.NoError(t, err)
 	assert.Equal(t, "10", b.version())
+}
+
+func TestPipeAmongTheFiles(t *testing.T) {
+	t.Parallel()
+	dir := write(t, threeFiles)
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "99_pipe.up.sql"), 0o600))
+	_, err := readFiles(dir)
+	require.EqualError(t, err, "migration "+dir+"/99_pipe.up.sql is not a regular file")
 }
 
 func TestPasswordsAreEscaped(t *testing.T) {

@@ -88,7 +88,11 @@ func readFiles(source string) (files, error) {
 			continue
 		}
 		// Stat follows the links of a ConfigMap.
-		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.IsDir() {
+		switch info, err := os.Stat(filepath.Join(dir, name)); {
+		case err == nil && info.IsDir():
+			continue
+		case err == nil && !info.Mode().IsRegular(): // a pipe would keep us for ever
+			errs = append(errs, fmt.Errorf("migration %s is not a regular file", filepath.Join(dir, name)))
 			continue
 		}
 		errs = append(errs, add(byNumber, dir, m))
