@@ -78,6 +78,9 @@ type target struct {
 
 func newTarget(raw string, environ []string, schemes []Scheme) (*target, Scheme, error) {
 	if isHostPort(raw) {
+		if !strings.Contains(raw, "%25") { // the zone of an address, [fe80::1%eth0]:80, is no escape here
+			raw = strings.Replace(raw, "%", "%25", 1)
+		}
 		raw = "tcp://" + raw
 	}
 	before, fragment, _ := strings.Cut(raw, "#")
@@ -93,6 +96,9 @@ func newTarget(raw string, environ []string, schemes []Scheme) (*target, Scheme,
 	u, err := parseURL(name + ":" + rest)
 	if err != nil {
 		return nil, Scheme{}, fmt.Errorf("service %s: %w", mask(raw), badURL(err, fragment))
+	}
+	if strings.Contains(before, "%00") {
+		return nil, Scheme{}, fmt.Errorf("service %s: not a valid URL: there is a NUL byte in it, %%00", mask(raw))
 	}
 	if strayAt(u, schemes[i].names[0], fragment) {
 		return nil, Scheme{}, fmt.Errorf("service %s: %w", mask(raw), badURL(nil, fragment))

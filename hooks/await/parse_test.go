@@ -20,6 +20,9 @@ func TestParseNames(t *testing.T) {
 		{"db.svc:5432", "tcp://db.svc:5432"},
 		{"dns:53", "tcp://dns:53"},
 		{"[::1]:80", "tcp://[::1]:80"},
+		{"[fe80::1%eth0]:80", "tcp://[fe80::1%eth0]:80"},
+		{"[fe80::1%25eth0]:80", "tcp://[fe80::1%eth0]:80"},
+		{"tcp://[fe80::1%25eth0]:80", "tcp://[fe80::1%eth0]:80"},
 		{"tcp://db:1", "tcp://db:1"},
 		{"unix:///run/app.sock", "unix:///run/app.sock"},
 		{"unix:/run/app.sock", "unix:///run/app.sock"},
@@ -63,6 +66,10 @@ func TestParseMistakes(t *testing.T) {
 		{"exec:" + missing, "not found"},
 		{"exec:/bin/sh?argument=x", `unknown parameter "argument"`},
 		{"file:///x#contains=%zz", "two hex digits"},
+		{"file:///x%00", "a NUL byte"},
+		{"unix:///run/app.sock%00x", "a NUL byte"},
+		{"exec:/bin/true?arg=%00", "a NUL byte"},
+		{"unix:///" + strings.Repeat("x", 107), "the path has 108 bytes, that of a socket can have 107"},
 		{"file:///x#contains=a&contains=b", `option "contains" is there 2 times`},
 	}
 	for _, tt := range tests {

@@ -24,7 +24,11 @@ func TCP() Scheme {
 // Unix is unix:///run/app.sock: the connection is accepted.
 func Unix() Scheme {
 	return Scheme{names: []string{"unix"}, parse: func(t *target) (Check, error) {
+		const longest = 107 // bytes, for the kernel
 		path, err := t.file()
+		if len(path) > longest {
+			err = fmt.Errorf("the path has %d bytes, that of a socket can have %d", len(path), longest)
+		}
 		return connects("unix", path), err
 	}}
 }
