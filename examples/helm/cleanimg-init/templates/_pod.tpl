@@ -27,7 +27,7 @@ security context. Init containers of its own come after ours.
   startup      the startup check, such as tcp://127.0.0.1:8080; required
   liveness, readiness   the other checks; that of the startup where they are not said
   port         of the probes, 10101; that of the pod's own HTTP_LISTEN, or of its port "probes", comes first
-  gracePeriod  terminationGracePeriodSeconds, in seconds; else the pod's own, else 30
+  gracePeriod  terminationGracePeriodSeconds, in seconds, at least 5; else the pod's own, else 30
   drainDelay   from readiness false to the application's signal, 5s; 0 is none
 */ -}}
 {{- define "cleanimg-init.pod" -}}
@@ -124,7 +124,7 @@ capabilities: {drop: [ALL]}
 
 {{- define "cleanimg-init.probes" -}}
 startupProbe: {httpGet: {path: /health/startup, port: probes}, periodSeconds: 1, failureThreshold: 600}
-livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 2}  # the check counts to three; one lost probe restarts nothing
+livenessProbe: {httpGet: {path: /health/live, port: probes}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 2}  # not 1: one probe can get lost
 readinessProbe: {httpGet: {path: /health/ready, port: probes}, periodSeconds: 5, timeoutSeconds: 3, failureThreshold: 1}
 {{- end -}}
 
