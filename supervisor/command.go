@@ -81,7 +81,7 @@ func (s *supervisor) startFirst(actors func()) {
 		slow = time.AfterFunc(startSlow, func() { defer close(over); actors() })
 		start()
 	})
-	if slow == nil || slow.Stop() {
+	if slow.Stop() {
 		actors()
 	} else {
 		<-over
@@ -209,8 +209,8 @@ func (c *tended) signal(sig syscall.Signal) {
 		if c.isStop(sig) && c.stopping == 0 {
 			c.startGrace() // an exec that hangs must not outlive it
 		}
-		if c.isStop(sig) { // nothing is there yet that could handle it
-			c.launch.Signal(c.rewritten(sig))
+		if c.isStop(sig) && c.launch != nil { // else it was not found, which is read next
+			c.launch.Signal(unix.SIGTERM) // nothing is there yet that could handle another
 		}
 	case !c.isStop(sig):
 		c.forward(sig)

@@ -34,7 +34,7 @@ type shutdown struct {
 	stopping syscall.Signal // the first stop signal; 0: none yet
 	deadline time.Time      // of the whole shutdown; zero: none
 	handover bool           // exec mode: the command takes our place
-	armed    bool           // we leave at the deadline
+	armed    bool           // we leave when the grace period of a stop signal is over
 	exitCode atomic.Int32   // if we had to leave now
 }
 

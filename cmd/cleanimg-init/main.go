@@ -115,7 +115,7 @@ func fail(stderr io.Writer, err error) int {
 }
 
 // ownRuntime undoes what the image's variables for its own Go program did to
-// us. Called only where they are set: each call stops the world.
+// us.
 func ownRuntime(environ []string) {
 	if _, ok := lookup(environ, "GOGC"); ok {
 		debug.SetGCPercent(100)
