@@ -94,6 +94,21 @@ func TestTermWhileTheCommandIsExecuted(t *testing.T) {
 	}
 }
 
+// TestACheckThatIsNotExecuted keeps neither the end nor what is started there.
+func TestACheckThatIsNotExecuted(t *testing.T) {
+	t.Parallel()
+	slow := stalled(t)
+	in := Run(t, Options{
+		Mounts: []Mount{slow.Mount}, Args: do("trap", "-on", "TERM=3"), Files: []File{StopHook("10-stop", ran("stop"))},
+		Env: env("CLEANIMG_INIT_READINESS_CHECK=exec:/roles/stalled?arg=exit&arg=0#timeout=1h"),
+	})
+	in.WaitStdout("ready")
+	in.eventually("the check to be executed", func() bool { return len(in.Processes()) == 3 })
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 3, in.Wait())
+	assert.Equal(t, []string{"stop"}, order(in))
+}
+
 // TestAStepThatIsNotExecuted: its time runs, it can be stopped, and whoever looks
 // sees what it is that hangs.
 func TestAStepThatIsNotExecuted(t *testing.T) {

@@ -43,8 +43,11 @@ func (e *Exec) run(ctx context.Context, program string, args []string) error {
 	c.Env = append(append(make([]string, 0, len(c.Env)+1), c.Env...), mark)
 	c.Files = []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	c.Foreground, c.Setsid, c.Terminal = false, false, false
-	child, err := e.Reaper.Start(c)
-	if err != nil {
+	child, err := e.Reaper.StartContext(ctx, c)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return fmt.Errorf("%s: %w", program, err)
 	}
 	select {
@@ -55,6 +58,8 @@ func (e *Exec) run(ctx context.Context, program string, args []string) error {
 		return context.Cause(ctx)
 	}
 	switch exit := child.Exit(); {
+	case exit.Signal() != 0 && ctx.Err() != nil: // while it was being started
+		return context.Cause(ctx)
 	case exit.Signal() != 0:
 		return fmt.Errorf("killed by %s", strings.ToUpper(unix.SignalName(exit.Signal())))
 	case exit.Code() != 0:

@@ -3,8 +3,10 @@
 package reaper
 
 import (
+	"context"
 	"errors"
 	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -14,7 +16,7 @@ import (
 // An execve can hang: a lazily pulled image, an NFS server that is gone. With it
 // hangs the thread that has forked, until the child executes or ends. Go takes
 // that thread for busy: others run only on another processor (GOMAXPROCS of 2),
-// and until the next time that the collector stops the world, some megabytes on.
+// and a collection would stop the world and wait for it. So there is none meanwhile.
 
 var (
 	// ErrAborted is the error of a start that was not begun; see [Launch.Abort].
@@ -57,7 +59,9 @@ func (l *Launch) Start() (*Child, error) {
 	r.mu.Lock()
 	r.launching, l.since = l, time.Now()
 	r.mu.Unlock()
+	percent := debug.SetGCPercent(-1)
 	pid, box, err := l.fork()
+	debug.SetGCPercent(percent)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.launching = nil
@@ -69,6 +73,28 @@ func (l *Launch) Start() (*Child, error) {
 	}
 	return r.register(pid, box), nil
 }
+
+// StartContext is Start, given up when ctx ends: what hangs then gets KILL. A
+// child that got its end while it was being started is no error: see its Exit.
+// What not even KILL ends keeps StartContext, too.
+func (r *Reaper) StartContext(ctx context.Context, c Command) (*Child, error) {
+	l, over := r.Launch(c), make(chan struct{})
+	defer close(over)
+	stop := context.AfterFunc(ctx, func() {
+		for { // it may be about to be forked
+			l.Abort()
+			select {
+			case <-over:
+				return
+			case <-time.After(abortEvery):
+			}
+		}
+	})
+	defer stop()
+	return l.Start()
+}
+
+const abortEvery = 50 * time.Millisecond
 
 // fork starts the command through the gate, or else without.
 func (l *Launch) fork() (pid int, box *group, err error) {

@@ -68,10 +68,13 @@ func (p program) check(ctx context.Context) error {
 	output := os.NewFile(uintptr(fd), "output")
 	defer output.Close()
 
-	child, err := p.reaper.Start(reaper.Command{
+	child, err := p.reaper.StartContext(ctx, reaper.Command{
 		Path: path, Args: append([]string{p.name}, p.args...), Env: p.env,
 		Files: []uintptr{null.Fd(), output.Fd(), output.Fd()},
 	})
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		err = hooks.StartError(path, err)
 		var broken *hooks.LookupError
