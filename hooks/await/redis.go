@@ -41,9 +41,10 @@ func parseRedis(t *target) (Check, error) {
 	}
 	var commands [][]string
 	switch {
-	case login.given && login.user != "":
+	case login.password == "": // an empty one is none
+	case login.user != "":
 		commands = append(commands, []string{"AUTH", login.user, login.password})
-	case login.given:
+	default:
 		commands = append(commands, []string{"AUTH", login.password})
 	}
 	if db != 0 {

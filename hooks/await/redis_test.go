@@ -26,6 +26,8 @@ func TestRedis(t *testing.T) {
 	pass, appPass := url.UserPassword("", password).String(), url.UserPassword("app", password).String()
 	secret := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(secret, []byte(password+"\n"), 0o600))
+	empty := filepath.Join(t.TempDir(), "empty")
+	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 
 	tests := []struct {
 		name, url string
@@ -35,6 +37,8 @@ func TestRedis(t *testing.T) {
 		{"plain", "redis://" + open, nil, ""},
 		{"database", "redis://" + open + "/3", nil, ""},
 		{"database that is not there", "redis://" + open + "/99", nil, "out of range"},
+		{"empty password", "redis://:@" + open, nil, ""},
+		{"empty password-file", "redis://" + open + "#password-file=" + empty, nil, ""},
 		{"password nobody asked for", "redis://" + pass + "@" + open, nil, ErrPermanent.Error()},
 		{"password", "redis://" + pass + "@" + closed, nil, ""},
 		{"user", "redis://" + appPass + "@" + closed + "/1", nil, ""},
