@@ -148,8 +148,11 @@ func (w *web) judge(res *http.Response) error {
 	}
 	if !slices.ContainsFunc(accepted, func(r statusRange) bool { return res.StatusCode >= r.from && res.StatusCode <= r.to }) {
 		err := fmt.Errorf("status %s", res.Status)
-		if res.StatusCode == http.StatusUnauthorized && w.login.given {
+		switch sent := res.Request.Header.Get("Authorization") != ""; {
+		case res.StatusCode == http.StatusUnauthorized && sent:
 			return Denied(err)
+		case res.StatusCode == http.StatusUnauthorized && w.login.given:
+			return fmt.Errorf("%w from %s, to which it was redirected without the credentials", err, res.Request.URL.Host)
 		}
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +166,18 @@ func TestHTTPRedirectsKeepCredentials(t *testing.T) {
 		assert.Empty(t, r.Referer(), path)
 		assert.Equal(t, userAgent, r.UserAgent(), path)
 	}
+}
+
+// Credentials that were not sent cannot have been rejected.
+func TestHTTPRedirectedToAPrivatePlace(t *testing.T) {
+	t.Parallel()
+	private := httptest.NewServer(api())
+	t.Cleanup(private.Close)
+	first := httptest.NewServer(http.RedirectHandler(private.URL+"/private", http.StatusFound))
+	t.Cleanup(first.Close)
+	err := ask(t, strings.Replace(first.URL, "://", "://"+url.UserPassword("app", password).String()+"@", 1))
+	require.ErrorContains(t, err, "status 401 Unauthorized from "+strings.TrimPrefix(private.URL, "http://")+", to which it was redirected without the credentials")
+	assert.NotErrorIs(t, err, ErrPermanent)
 }
 
 // A server of gRPC does not redirect, and what it is sent is for nobody else.
