@@ -594,6 +594,7 @@ func TestPasswordsAreEscaped(t *testing.T) {
 		"/d?host=/run/postgres": "/d?host=/run/postgres",
 		"u:p@h1:1,h2:2/d":       "u:p@h1:1,h2:2/d",
 		"u:12/a@h:1/d":          "u:12%2Fa@h:1/d",
+		"u:12?a@h:1/d":          "u:12%3Fa@h:1/d",
 		"h:1/d%40d":             "h:1/d%40d",
 	} {
 		assert.Equal(t, want, escapePassword(rest))

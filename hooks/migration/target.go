@@ -171,9 +171,10 @@ var userinfo = regexp.MustCompile(`^([^:@/?#]*):(.*)@([^@/?#]*(?:[/?].*)?)$`)
 // in a pod's args does that. One that makes a proper URL stays as it is.
 func escapePassword(rest string) string {
 	u, err := url.Parse("postgres://" + rest)
-	before, _, _ := strings.Cut(rest, "?")
+	before, query, _ := strings.Cut(rest, "?")
+	parameter, _, _ := strings.Cut(query, "=")
 	at := strings.Count(before, "@")
-	if err == nil && u.Fragment == "" && (at == 0 || at == 1 && u.User != nil) {
+	if err == nil && u.Fragment == "" && !strings.Contains(parameter, "@") && (at == 0 || at == 1 && u.User != nil) {
 		return rest
 	}
 	m := userinfo.FindStringSubmatch(rest)
