@@ -550,9 +550,9 @@ func TestDeadlineDuringStopHooks(t *testing.T) {
 	}
 	t.Run("before the deadline", func(t *testing.T) {
 		t.Parallel()
-		in := run(t, 12*time.Second, 9*time.Second)
+		in := run(t, 20*time.Second, 8*time.Second)
 		assert.Equal(t, 6, in.Wait())
-		assert.Less(t, in.Lived(), 18*time.Second, "21 would be a new grace period")
+		assert.Less(t, in.Lived(), 26*time.Second, "28 would be a new grace period")
 		assert.Empty(t, order(in))
 	})
 	t.Run("after it", func(t *testing.T) {
@@ -600,7 +600,7 @@ func TestTermAfterTheCommandTimeout(t *testing.T) {
 			t.Parallel()
 			in := Run(t, Options{
 				Args:  do("trap"),
-				Env:   env("CLEANIMG_INIT_COMMAND_TIMEOUT=300ms", "CLEANIMG_INIT_KILL_GRACE=1m", "CLEANIMG_INIT_GRACE_PERIOD=4s", "CLEANIMG_INIT_DRAIN_DELAY="+drain),
+				Env:   env("CLEANIMG_INIT_COMMAND_TIMEOUT=3s", "CLEANIMG_INIT_KILL_GRACE=1m", "CLEANIMG_INIT_GRACE_PERIOD=4s", "CLEANIMG_INIT_DRAIN_DELAY="+drain),
 				Files: []File{StopHook("10-stop", ran("stop"))},
 			})
 			in.WaitStderr("command timed out")
@@ -615,7 +615,7 @@ func TestTermAfterTheCommandTimeout(t *testing.T) {
 // TestACommandThatTimedOutIsNamed long before it is killed.
 func TestACommandThatTimedOutIsNamed(t *testing.T) {
 	t.Parallel()
-	in := Run(t, Options{Args: do("trap", "-on", "USR1=0"), Env: env("CLEANIMG_INIT_COMMAND_TIMEOUT=300ms", "CLEANIMG_INIT_KILL_GRACE=5m")})
+	in := Run(t, Options{Args: do("trap", "-on", "USR1=0"), Env: env("CLEANIMG_INIT_COMMAND_TIMEOUT=3s", "CLEANIMG_INIT_KILL_GRACE=5m")})
 	in.WaitStderr("still running")
 	in.Signal(syscall.SIGUSR1)
 	assert.Equal(t, 124, in.Wait())

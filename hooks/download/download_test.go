@@ -488,14 +488,14 @@ func TestChecksumsStall(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := serve(t, &server{data: data})
-			sums := serve(t, &server{data: []byte(sumOf(data).Hex + "  file\n"), tricks: []func(http.ResponseWriter, *http.Request, []byte){trick}})
-			f := File{URL: s.URL + "/file", Checksums: sums.URL + "/sums?sig=hunter22"}
-			out, err := fetchOne(t, f, Options{Tries: 1, Stall: 50 * time.Millisecond})
+			hangsOnce := func() *server {
+				return serve(t, &server{data: []byte(sumOf(data).Hex + "  file\n"), tricks: []func(http.ResponseWriter, *http.Request, []byte){trick}})
+			}
+			sums := hangsOnce()
+			out, err := fetchOne(t, File{URL: s.URL + "/file", Checksums: sums.URL + "/sums?sig=hunter22"}, Options{Tries: 1, Stall: 50 * time.Millisecond})
 			require.EqualError(t, err, "fetch "+out+": checksums "+sums.URL+"/sums?…: no byte for 50ms")
-			sums.mu.Lock()
-			sums.requests = nil
-			sums.mu.Unlock()
-			_, err = fetchOne(t, f, Options{Tries: 2, Stall: 200 * time.Millisecond})
+			sums = hangsOnce()
+			_, err = fetchOne(t, File{URL: s.URL + "/file", Checksums: sums.URL + "/sums"}, Options{Tries: 2, Stall: 2 * time.Second})
 			require.NoError(t, err, "another try")
 			assert.Len(t, sums.asked(), 2)
 		})
