@@ -134,22 +134,16 @@ func (s *supervisor) isStop(sig syscall.Signal) bool {
 	return slices.Contains(s.cfg.StopSignals, sig) && (!rewritten || to != 0)
 }
 
-// rewritten is what is sent on for a received signal; 0: nothing.
-func (s *supervisor) rewritten(sig syscall.Signal) syscall.Signal {
+// forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
+func (s *supervisor) forward(sig syscall.Signal) {
 	to, rewritten := s.cfg.SignalRewrite[sig]
 	switch {
 	case rewritten:
-		return to
 	case s.cfg.kept(sig):
-		return 0
+		to = 0
 	default:
-		return sig
+		to = sig
 	}
-}
-
-// forward sends a received signal on, after SIGNAL_REWRITE, to SIGNAL_TARGET.
-func (s *supervisor) forward(sig syscall.Signal) {
-	to := s.rewritten(sig)
 	if to == 0 {
 		s.log.Debug("signal dropped", "signal", SignalName(sig))
 		return
