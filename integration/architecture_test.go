@@ -21,13 +21,14 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // imports are the packages of ours that each package may import: the arrows of
 // the design, which point down only.
 var imports = map[string][]string{
-	"cmd/cleanimg-init":    {"cmd/internal/version", "supervisor", "probes", "reaper"},
+	"cmd/cleanimg-init":    {"cmd/internal/layout", "cmd/internal/version", "supervisor", "probes", "reaper"},
 	"cmd/fetch":            {"cmd/internal/cli", "hooks", "hooks/download"},
 	"cmd/await":            {"cmd/internal/cli", "hooks", "hooks/await", "reaper"},
 	"cmd/migrate":          {"cmd/internal/cli", "hooks", "hooks/migration"},
 	"cmd/init-storage":     {"cmd/internal/cli", "hooks/storage"},
 	"cmd/generate-config":  {"cmd/internal/cli", "hooks/config", "reaper/cgroup"},
-	"cmd/internal/cli":     {"cmd/internal/version", "hooks", "probes/report", "reaper/cgroup"},
+	"cmd/internal/cli":     {"cmd/internal/layout", "cmd/internal/version", "hooks", "probes/report", "reaper/cgroup"},
+	"cmd/internal/layout":  {},
 	"cmd/internal/version": {},
 	"supervisor":           {"hooks", "probes", "probes/report", "reaper", "reaper/cgroup"},
 	"hooks":                {"reaper"},

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/layout"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
 
@@ -232,12 +233,14 @@ func printHelp(w io.Writer, other string) {
 		return
 	}
 	io.WriteString(w, helpHead)
+	indent := strings.Repeat(" ", 19)
 	for _, v := range supervisor.Variables() {
 		def := v.Default
 		if def == "" {
 			def = "none"
 		}
-		fmt.Fprintf(w, "  %-16s %s\n  %-16s default: %s\n", v.Name, v.Desc, "", def)
+		described := layout.Wrap(indent, v.Desc)
+		fmt.Fprintf(w, "  %-16s %s%sdefault: %s\n", v.Name, described[len(indent):], indent, def)
 	}
 	io.WriteString(w, helpTail)
 }

@@ -9,10 +9,12 @@ import (
 	"syscall"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/layout"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
 
@@ -77,6 +79,10 @@ func TestWrongOptions(t *testing.T) {
 func TestHelpAndOptionsCoverEverySetting(t *testing.T) {
 	var help bytes.Buffer
 	require.Zero(t, run([]string{"cleanimg-init", "--help"}, nil, &help, &help))
+	_, variables, _ := strings.Cut(help.String(), "\nVariables")
+	for line := range strings.Lines(variables) {
+		assert.LessOrEqual(t, utf8.RuneCountInString(line), 1+layout.Columns, line)
+	}
 	for _, v := range supervisor.Variables() {
 		assert.Contains(t, help.String(), "  "+v.Name+" ")
 		if v.Default != "" {

@@ -242,15 +242,6 @@ func TestHelpHasOnlyWhatThereIs(t *testing.T) {
 	}
 }
 
-func TestWrap(t *testing.T) {
-	t.Parallel()
-	assert.Equal(t, "  a b\n", wrap("  ", "a  b"))
-	eight := strings.Repeat("é", 8)
-	assert.Equal(t, strings.Repeat(" "+eight, 8)+"\n "+eight+"\n", wrap(" ", strings.Repeat(eight+" ", 9)))
-	long := strings.Repeat("x", 100)
-	assert.Equal(t, "  a\n  "+long+"\n  b\n", wrap("  ", "a "+long+" b"), "a long word stands alone")
-}
-
 func TestDurationsInHelp(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[time.Duration]string{

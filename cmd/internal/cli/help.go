@@ -7,9 +7,10 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/pflag"
+
+	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/layout"
 )
 
 const (
@@ -19,9 +20,6 @@ const (
 `
 	exitCodeTimeout = "  124  a timeout\n" // of tools that have one
 )
-
-// columns is how wide the help is, but for what a tool has laid out itself.
-const columns = 80
 
 // printHelp prints the help from the table of options that parses them.
 func (f *Flags) printHelp(w io.Writer, t Tool) error {
@@ -36,7 +34,7 @@ func (f *Flags) printHelp(w io.Writer, t Tool) error {
 	if durations {
 		about += "Durations: 5m, 250ms, or a number of seconds."
 	}
-	b.WriteString(wrap("", about) + "\nOptions:\n")
+	b.WriteString(layout.Wrap("", about) + "\nOptions:\n")
 	f.VisitAll(func(flag *pflag.Flag) { b.WriteString(describe(flag)) })
 	if t.Notes != "" {
 		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(t.Notes))
@@ -90,27 +88,7 @@ func describe(flag *pflag.Flag) string {
 	if def := flag.DefValue; !slices.Contains([]string{"", "false", "[]", "0"}, def) {
 		usage += " (default " + def + ")"
 	}
-	return fmt.Sprintf("  %s--%s%s\n%s", short, flag.Name, value, wrap("      ", usage))
-}
-
-// wrap breaks a text into lines behind an indent.
-func wrap(indent, text string) string {
-	var b strings.Builder
-	column := columns
-	for word := range strings.FieldsSeq(text) {
-		n := utf8.RuneCountInString(word)
-		if column+1+n <= columns {
-			b.WriteString(" " + word)
-			column += 1 + n
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte('\n')
-		}
-		b.WriteString(indent + word)
-		column = len(indent) + n
-	}
-	return b.String() + "\n"
+	return fmt.Sprintf("  %s--%s%s\n%s", short, flag.Name, value, layout.Wrap("      ", usage))
 }
 
 func indent(text string) string {
