@@ -41,27 +41,30 @@ func TestNoCgroupIsSaidOnce(t *testing.T) {
 	}
 }
 
-// TestDockerThrottled: with a tenth of a CPU, a second of work takes ten. A
-// timeout of four seconds means the work, and not the waiting for the CPU. So
-// little, because also on a busy machine the container should get it: where it
-// doesn't, that is no throttling, and is charged.
+// TestDockerThrottled: with a twentieth of a CPU, half a second of work takes
+// ten. A timeout of eight seconds means the work, and not the waiting for the
+// CPU. So little, because also on a busy machine the container should get it:
+// where it doesn't, that is no throttling, and is charged.
 func TestDockerThrottled(t *testing.T) {
 	needDocker(t)
 	t.Parallel()
 	root := newAppRoot(t)
-	root.hook("10-work.yaml", runs("busy", "1s")+"\ntimeout: 4s\n")
+	root.hook("10-work.yaml", runs("busy", "500ms")+"\ntimeout: 8s\n")
 	root.hook("20-tell", "env\n")
-	c := startContainer(t, root.appImage(), []string{"--cpus", "0.1", "--memory", "64m"}, "/bin/testprog", "env")
+	image := root.appImage()
+	c := lucky(t, func() *dockerContainer {
+		return startContainer(t, image, []string{"--cpus", "0.05", "--memory", "64m"}, "/bin/testprog", "env")
+	}, starved)
 
 	assert.Zero(t, c.wait())
 	log := c.log()
 	if strings.Contains(log, noCgroup) {
 		t.Skip("this engine shows no cgroup to its containers")
 	}
-	assert.Equal(t, 2, strings.Count(log, "CLEANIMG_INIT_CPU_LIMIT=0.1\n"), "hook and command are told")
+	assert.Equal(t, 2, strings.Count(log, "CLEANIMG_INIT_CPU_LIMIT=0.05\n"), "hook and command are told")
 	assert.Equal(t, 2, strings.Count(log, "CLEANIMG_INIT_MEMORY_LIMIT=67108864\n"))
-	assert.Contains(t, log, "at_most=40s", "what the timeout can become is said")
-	assert.Contains(t, log, "cpu_limit=100m")
+	assert.Contains(t, log, "at_most=1m20s", "what the timeout can become is said")
+	assert.Contains(t, log, "cpu_limit=50m")
 }
 
 // TestDockerThrottledAsleep: a step that waits for something else has no more
@@ -88,8 +91,10 @@ func TestDockerCommandTimeout(t *testing.T) {
 	t.Parallel()
 	image := newAppRoot(t).appImage()
 	options := []string{"--cpus", "0.25", "--env", "CLEANIMG_INIT_COMMAND_TIMEOUT=2s"}
-	c := startContainer(t, image, []string{"--cpus", "0.1", "--env", "CLEANIMG_INIT_COMMAND_TIMEOUT=4s"}, "/bin/testprog", "busy", "1s")
-	assert.Zero(t, c.wait(), "a second of work in four seconds")
+	c := lucky(t, func() *dockerContainer {
+		return startContainer(t, image, []string{"--cpus", "0.05", "--env", "CLEANIMG_INIT_COMMAND_TIMEOUT=8s"}, "/bin/testprog", "busy", "500ms")
+	}, starved)
+	assert.Zero(t, c.wait(), "half a second of work in ten seconds")
 	if strings.Contains(c.log(), noCgroup) {
 		t.Skip("this engine shows no cgroup to its containers")
 	}
