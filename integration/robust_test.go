@@ -186,6 +186,23 @@ func TestTerminationLog(t *testing.T) {
 		assert.Equal(t, 5, in.Wait())
 		assert.Equal(t, "mine\n", in.Message())
 	})
+	t.Run("what an earlier run has left goes when the command starts", func(t *testing.T) {
+		t.Parallel()
+		options := func(command []string) Options {
+			return Options{
+				Args: command, Env: env("CLEANIMG_INIT_TERMINATION_LOG=/tmp/message", "CLEANIMG_INIT_COMMAND_TIMEOUT=3s"),
+				Files: []File{{Path: "/tmp/message", Content: "what was wrong then\n", Mode: 0o666}},
+			}
+		}
+		in := Run(t, options(do("trap", "-on", "TERM=0")))
+		in.WaitStdout("ready")
+		in.Signal(syscall.SIGTERM)
+		assert.Zero(t, in.Wait())
+		assert.Empty(t, in.File("/tmp/message"))
+		in = Run(t, options(do("sleep", "1h")))
+		assert.Equal(t, 124, in.Wait())
+		assert.Contains(t, in.File("/tmp/message"), "COMMAND_TIMEOUT")
+	})
 	t.Run("another path", func(t *testing.T) {
 		t.Parallel()
 		in := Run(t, Options{Env: env("CLEANIMG_INIT_TERMINATION_LOG=/tmp/message"), Files: []File{

@@ -48,8 +48,8 @@ func (s *supervisor) commandToStart() reaper.Command {
 func (s *supervisor) startCommand(beside func(start func())) {
 	s.started = make(chan error, 1)
 	s.alone = s.nothingLeft()
+	s.term.empty() // also of what an earlier run has left, where the file outlives it
 	if s.plan.Len() > 0 {
-		s.term.empty()
 		if err := s.locate(); err != nil {
 			s.started <- err
 			return
