@@ -114,6 +114,21 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// TestWrongAddressIsNotTheDefault: the default's port is another container's,
+// which is why the address was set at all.
+func TestWrongAddressIsNotTheDefault(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Program: "/bin/testprog",
+		Args: append([]string{"setsid", "listen", "127.0.0.1:10101", ";", "connect", "127.0.0.1:10101", ";", "exec", "/bin/cleanimg-init"},
+			mainRan...),
+		Env: env("CLEANIMG_INIT_HTTP_LISTEN=10102"),
+	})
+	assert.Equal(t, 125, in.Wait())
+	assert.Contains(t, in.Stderr.String(), `CLEANIMG_INIT_HTTP_LISTEN="10102"`)
+	assert.NotContains(t, in.Stderr.String(), "in use", "nobody has asked for :10101")
+}
+
 func TestHTTPListen(t *testing.T) {
 	t.Parallel()
 	in := Run(t, Options{Args: do("trap"), Env: env("CLEANIMG_INIT_HTTP_LISTEN=off")})

@@ -156,6 +156,9 @@ func ParseConfig(environ []string, options map[string]string, flags Flags, comma
 		if err := process(field, fields.Field(i), name, value); err != nil {
 			problems = append(problems, settingError(name, options, value, err))
 			c.named[name] = false // the default is in its place
+			if name == "HTTP_LISTEN" {
+				c.HTTPListen = "" // not here: it would be bound, and may be another container's
+			}
 		}
 	}
 	if err = errors.Join(problems...); err == nil {

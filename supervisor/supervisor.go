@@ -165,9 +165,10 @@ func newSupervisor(c Config, o Options) *supervisor {
 	return s
 }
 
-// bind binds the address of the probes. They are served once something runs.
+// bind binds the address of the probes, if it is a right one. They are served
+// once something runs.
 func (s *supervisor) bind() (net.Listener, error) {
-	if !s.cfg.HTTP() {
+	if !s.cfg.HTTP() || s.cfg.HTTPListen == "" {
 		return nil, nil
 	}
 	return probes.Listen(string(s.cfg.HTTPListen))
