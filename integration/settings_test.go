@@ -129,10 +129,12 @@ func TestVersion(t *testing.T) {
 
 func TestUnknownVariableWarns(t *testing.T) {
 	t.Parallel()
-	in := Run(t, Options{Args: mainRan, Env: env("CLEANIMG_INIT_STEP_TIMOUT=5s")})
-	assert.Zero(t, in.Wait())
-	assert.Contains(t, in.Stderr.String(), "CLEANIMG_INIT_STEP_TIMOUT")
-	assert.Equal(t, []string{"main"}, order(in))
+	for _, mode := range []string{"supervise", "exec"} {
+		in := Run(t, Options{Args: mainRan, Env: env("CLEANIMG_INIT_STEP_TIMOUT=5s", "CLEANIMG_INIT_MODE="+mode)})
+		assert.Zero(t, in.Wait())
+		assert.Contains(t, in.Stderr.String(), "CLEANIMG_INIT_STEP_TIMOUT", mode)
+		assert.Equal(t, []string{"main"}, order(in))
+	}
 }
 
 // TestServiceLinks: what Kubernetes injects for a Service called

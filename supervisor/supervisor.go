@@ -261,6 +261,9 @@ func (s *supervisor) begin() {
 			attrs = append(attrs, "probes", s.cfg.HTTPListen)
 		}
 		s.log.Info("started", attrs...)
+		if os.Getpid() != 1 {
+			s.log.Info("not PID 1: acting as child subreaper, for our own descendants only", "pid", os.Getpid())
+		}
 		s.notices()
 		go s.listenRest()
 	})
@@ -271,9 +274,6 @@ func (s *supervisor) serve() { s.served.Do(func() { close(s.serving) }) }
 
 // notices logs what a user should know about this run, a line each.
 func (s *supervisor) notices() {
-	if os.Getpid() != 1 {
-		s.log.Info("not PID 1: acting as child subreaper, for our own descendants only", "pid", os.Getpid())
-	}
 	if s.plan.Len()+len(s.plan.Skipped)+len(s.cfg.Command) == 0 {
 		s.log.Warn("nothing to do: no command, and no hook", "hooks_dir", strings.Join(s.cfg.HooksDir, ":"))
 	}
@@ -325,6 +325,7 @@ func (s *supervisor) stepAside() int {
 func (s *supervisor) becomeCommand() int {
 	s.term.empty()
 	s.writeReport()
+	s.begun.Do(s.notices) // without a hook nothing has begun
 	s.log.Info("replaced by the command", "command", commandName(s.cfg))
 	s.sink.flush(flushTimeout)
 	return s.replace(s.commandToStart())
