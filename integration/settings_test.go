@@ -341,6 +341,16 @@ func TestModeExec(t *testing.T) {
 	assert.Empty(t, order(in))
 }
 
+func TestCommandTimeoutInExecMode(t *testing.T) {
+	t.Parallel()
+	for _, check := range [][]string{nil, {"--check"}} {
+		in := Run(t, Options{Args: append(check, mainRan...), Env: env("CLEANIMG_INIT_MODE=exec", "CLEANIMG_INIT_COMMAND_TIMEOUT=1h")})
+		assert.Zero(t, in.Wait())
+		assert.Contains(t, in.Stderr.String(), "COMMAND_TIMEOUT does nothing", "%v", check)
+		assert.NotContains(t, in.Stdout.String()+in.Stderr.String(), "1h0m0s", "%v", check)
+	}
+}
+
 func TestUser(t *testing.T) {
 	t.Parallel()
 	needsRoot(t)

@@ -192,7 +192,7 @@ func (c *tended) executed() {
 	if c.plan.Len() > 0 {
 		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
 	}
-	if d := c.cfg.CommandTimeout.Duration; d > 0 {
+	if d := c.cfg.commandTimeout(); d > 0 {
 		c.clock = c.newClock(d)
 		c.timeout = c.clock.Expired()
 	}

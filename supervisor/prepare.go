@@ -116,7 +116,7 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	for _, warning := range p.plan.Warnings {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", warning)
 	}
-	if text := c.unwatched(); text != "" {
+	for _, text := range c.idle() {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", text)
 	}
 	if err != nil {
@@ -164,7 +164,7 @@ func printPlan(w io.Writer, c Config, p prepared) {
 	case len(c.Command) == 0:
 		fmt.Fprintln(w, "command: none, ends after the hooks")
 	default:
-		fmt.Fprintf(w, "command: %s, timeout %s\n", p.path, stretched(&c, c.CommandTimeout.Duration, limit))
+		fmt.Fprintf(w, "command: %s, timeout %s\n", p.path, stretched(&c, c.commandTimeout(), limit))
 	}
 	fmt.Fprintf(w, "stop hooks: %d\n", len(p.plan.Stop))
 	for _, step := range p.plan.Stop {

@@ -253,7 +253,7 @@ func (s *supervisor) begin() {
 		}
 		if name := commandName(s.cfg); name != "" {
 			attrs = append(attrs, "command", name)
-			if d := s.cfg.CommandTimeout.Duration; d > 0 {
+			if d := s.cfg.commandTimeout(); d > 0 {
 				attrs = append(attrs, "timeout", stretched(&s.cfg, d, s.box.Limits().CPU))
 			}
 		}
@@ -289,7 +289,7 @@ func (s *supervisor) notices() {
 	for _, name := range s.plan.Skipped {
 		s.log.Warn("hook skipped", "step", name, "by", Prefix+"_HOOKS_SKIP")
 	}
-	if text := s.cfg.unwatched(); text != "" {
+	for _, text := range s.cfg.idle() {
 		s.log.Warn(text)
 	}
 	if s.cfg.Mode == ModeExec && len(s.plan.Stop) > 0 {

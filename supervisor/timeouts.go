@@ -49,9 +49,17 @@ func (c *Config) timeoutRule() cgroup.Rule {
 	return cgroup.Rule{Mode: cgroup.Mode(c.TimeoutMode), CPUs: float64(c.TimeoutCpus), Stretch: float64(c.TimeoutStretch)}
 }
 
+// commandTimeout is COMMAND_TIMEOUT where we are there to see to it, or 0.
+func (c *Config) commandTimeout() time.Duration {
+	if !c.supervises() {
+		return 0
+	}
+	return c.CommandTimeout.Duration
+}
+
 // hasTimeout tells whether anything of the run has a timeout.
 func hasTimeout(c *Config, plan hooks.Plan) bool {
-	if len(c.Command) > 0 && c.Mode != ModeExec && c.CommandTimeout.Duration > 0 {
+	if c.commandTimeout() > 0 {
 		return true
 	}
 	return slices.ContainsFunc(slices.Concat(append(plan.Stages, plan.Stop)...), func(s hooks.Step) bool { return s.Timeout > 0 })

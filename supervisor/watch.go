@@ -49,21 +49,22 @@ func (c *Config) namedChecks() (names []string, checks []probes.Check) {
 // supervises tells whether we are there while a command runs.
 func (c *Config) supervises() bool { return len(c.Command) > 0 && c.Mode != ModeExec }
 
-// unwatched says what is set and does nothing, and why, or is empty.
-func (c *Config) unwatched() string {
+// idle says what is set about the command and does nothing, and why.
+func (c *Config) idle() (texts []string) {
+	if c.Mode == ModeExec && c.CommandTimeout.Duration > 0 {
+		texts = append(texts, "COMMAND_TIMEOUT does nothing: in exec mode nobody is there to end the command")
+	}
 	names, _ := c.namedChecks()
 	switch {
 	case len(names) == 0 && c.Notify == NotifyOff:
-		return ""
 	case len(c.Command) == 0:
-		return "checks and NOTIFY do nothing: there is no command"
+		texts = append(texts, "checks and NOTIFY do nothing: there is no command")
 	case c.Mode == ModeExec:
-		return "checks and NOTIFY do nothing: in exec mode nobody is there to watch"
+		texts = append(texts, "checks and NOTIFY do nothing: in exec mode nobody is there to watch")
 	case len(names) > 0 && !c.HTTP():
-		return "checks do nothing: HTTP_LISTEN is off, so nobody could ask for the result"
-	default:
-		return ""
+		texts = append(texts, "checks do nothing: HTTP_LISTEN is off, so nobody could ask for the result")
 	}
+	return texts
 }
 
 // newWatch makes what watches the command, nil where nothing is to do. A
