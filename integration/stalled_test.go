@@ -94,6 +94,24 @@ func TestTermWhileTheCommandIsExecuted(t *testing.T) {
 	}
 }
 
+// TestTermWhileTheCommandReplacesUs: in exec mode nobody else is there to be
+// told.
+func TestTermWhileTheCommandReplacesUs(t *testing.T) {
+	t.Parallel()
+	slow := stalled(t)
+	in := Run(t, Options{
+		Mounts: []Mount{slow.Mount}, Args: []string{"/roles/stalled", "touch", "/tmp/ran"},
+		Env: env("CLEANIMG_INIT_MODE=exec"), Files: []File{Hook("10-a", ran("a"))},
+	})
+	in.WaitStderr("replaced by the command")
+	in.WaitStderr("start of command hangs")
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 143, in.Wait())
+	assert.Contains(t, in.Message(), "terminated by SIGTERM before the command was started")
+	slow.goOn()
+	assert.False(t, in.ran("/tmp/ran"))
+}
+
 // TestACheckThatIsNotExecuted keeps neither the end nor what is started there.
 func TestACheckThatIsNotExecuted(t *testing.T) {
 	t.Parallel()

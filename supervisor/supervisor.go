@@ -328,7 +328,22 @@ func (s *supervisor) becomeCommand() int {
 	s.begun.Do(s.notices) // without a hook nothing has begun
 	s.log.Info("replaced by the command", "command", commandName(s.cfg))
 	s.sink.flush(flushTimeout)
+	time.AfterFunc(holdOutFirst, func() { s.log.Warn("start of command hangs", "command", commandName(s.cfg)) })
+	go s.leaveAtStop()
 	return s.replace(s.commandToStart())
+}
+
+// leaveAtStop ends us at a stop signal that comes while the command is executed
+// in our place. That can take long, and nobody else reads signals any more.
+func (s *supervisor) leaveAtStop() {
+	for got := range s.stops {
+		if sig := s.received(got); s.isStop(sig) || sig == unix.SIGQUIT {
+			s.beginStop(sig, report.Stopping)
+			code := s.end(s.fail(s.stopped()))
+			s.sink.flush(flushTimeout)
+			s.opts.Exit(code)
+		}
+	}
 }
 
 func (s *supervisor) replace(c reaper.Command) int {
