@@ -21,7 +21,7 @@ const module = "github.com/cleanstart-dev/cleanimg-init/"
 // imports are the packages of ours that each package may import: the arrows of
 // the design, which point down only.
 var imports = map[string][]string{
-	"cmd/cleanimg-init":    {"cmd/internal/layout", "cmd/internal/version", "supervisor", "probes", "reaper"},
+	"cmd/cleanimg-init":    {"cmd/internal/layout", "cmd/internal/version", "supervisor", "probes", "probes/report", "reaper"},
 	"cmd/fetch":            {"cmd/internal/cli", "hooks", "hooks/download"},
 	"cmd/await":            {"cmd/internal/cli", "hooks", "hooks/await", "reaper"},
 	"cmd/migrate":          {"cmd/internal/cli", "hooks", "hooks/migration"},

@@ -88,6 +88,28 @@ func TestSecretsInSettingsAppearNowhere(t *testing.T) {
 	}
 }
 
+// TestSecretsInTheWrongPlaceAppearNowhere: values that were confused.
+func TestSecretsInTheWrongPlaceAppearNowhere(t *testing.T) {
+	t.Parallel()
+	const url = "postgres://u:planted-url@h"
+	for _, args := range [][]string{
+		{"--probe", "live"},
+		{"--probe", "live", "--kill-grace", "planted-env"},
+		{"--probe", url},
+		{"--check", "/bin/testprog"},
+		{"--check", "--" + url},
+		{"--install", "/tmp/bin", url},
+		{"--", "/bin/testprog"},
+	} {
+		in := Run(t, Options{Args: args, Env: env("CLEANIMG_INIT_REPORT_FILE="+url, "CLEANIMG_INIT_STEP_TIMEOUTS="+url+":5s", "DB_PASSWORD=planted-env")})
+		assert.Equal(t, 125, in.Wait(), "%v", args)
+		assert.Contains(t, in.Stderr.String(), "***", "%v", args)
+		for _, secret := range planted {
+			assert.NotContains(t, in.Stderr.String()+in.Message(), secret, "%v", args)
+		}
+	}
+}
+
 func TestSecretsOfARunningCommand(t *testing.T) {
 	t.Parallel()
 	in := Run(t, Options{

@@ -110,31 +110,32 @@ func flatten(err error) []error {
 // it could not start, or 0. It runs and touches nothing.
 func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	p, err := prepare(c, o.Environ, o.Invalid)
+	redact := report.NewRedactor(o.Environ)
+	warn := func(format string, args ...any) {
+		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", redact.String(fmt.Sprintf(format, args...)))
+	}
 	for _, name := range o.Warnings {
-		fmt.Fprintf(stderr, "cleanimg-init: warning: unknown variable %s, it does nothing: see --help\n", name)
+		warn("unknown variable %s, it does nothing: see --help", name)
 	}
-	for _, warning := range p.plan.Warnings {
-		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", warning)
-	}
-	for _, text := range c.idle() {
-		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", text)
+	for _, text := range append(p.plan.Warnings, c.idle()...) {
+		warn("%s", text)
 	}
 	if err != nil {
-		PrintProblems(stderr, errors.New(report.NewRedactor(o.Environ).String(err.Error())))
+		PrintProblems(stderr, errors.New(redact.String(err.Error())))
 		return errorCode(err)
 	}
 	names, checks := c.namedChecks()
 	for i, check := range checks {
 		if program := check.Program(); program != "" {
 			if _, err := hooks.Lookup(program, p.env, p.identity); err != nil {
-				fmt.Fprintf(stderr, "cleanimg-init: warning: %s check: %v\n", names[i], err)
+				warn("%s check: %v", names[i], err)
 			}
 		}
 	}
 	for _, stage := range append(p.plan.Stages, p.plan.Stop) {
 		for _, step := range stage {
 			if err := step.Missing(p.env); err != nil {
-				fmt.Fprintf(stderr, "cleanimg-init: warning: step %s: %v\n", step.Name, err)
+				warn("step %s: %v", step.Name, err)
 			}
 		}
 	}

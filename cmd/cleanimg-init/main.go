@@ -21,6 +21,7 @@ import (
 
 	"github.com/cleanstart-dev/cleanimg-init/cmd/internal/version"
 	"github.com/cleanstart-dev/cleanimg-init/probes"
+	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
 	"github.com/cleanstart-dev/cleanimg-init/supervisor"
 )
@@ -37,10 +38,10 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 	var usage usageError
 	switch {
 	case errors.As(wrong, &usage):
-		fmt.Fprint(stderr, usage.text)
+		fmt.Fprint(stderr, shown(environ, usage.text))
 		return exitUsage
 	case wrong != nil && o.verb != verbRun:
-		return fail(stderr, wrong)
+		return fail(environ, stderr, wrong)
 	}
 	asked := stdout
 	if o.onStderr {
@@ -55,7 +56,7 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	case verbInstall:
 		if err := install(o.rest[0], o.rest[1:], stdout); err != nil {
-			return fail(stderr, err)
+			return fail(environ, stderr, err)
 		}
 		return 0
 	}
@@ -67,7 +68,7 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 	case o.verb == verbProbe && err == nil:
 		return probe(cfg, o.probe, stdout, stderr)
 	case o.verb == verbProbe:
-		return fail(stderr, err)
+		return fail(environ, stderr, err)
 	}
 	ownRuntime(environ)
 	return supervisor.Run(cfg, settings)
@@ -109,10 +110,13 @@ func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func fail(stderr io.Writer, err error) int {
-	supervisor.PrintProblems(stderr, err)
+func fail(environ []string, stderr io.Writer, err error) int {
+	supervisor.PrintProblems(stderr, errors.New(shown(environ, err.Error())))
 	return supervisor.ExitOwn
 }
+
+// shown is a text as it may be seen: without secrets.
+func shown(environ []string, text string) string { return report.NewRedactor(environ).String(text) }
 
 // ownRuntime undoes what the image's variables for its own Go program did to
 // us.
