@@ -101,7 +101,7 @@ func TestSecretsInTheWrongPlaceAppearNowhere(t *testing.T) {
 		{"--install", "/tmp/bin", url},
 		{"--", "/bin/testprog"},
 	} {
-		in := Run(t, Options{Args: args, Env: env("CLEANIMG_INIT_REPORT_FILE="+url, "CLEANIMG_INIT_STEP_TIMEOUTS="+url+":5s", "DB_PASSWORD=planted-env")})
+		in := Run(t, Options{Args: args, Env: env("CLEANIMG_INIT_HTTP_LISTEN="+url, "CLEANIMG_INIT_STEP_TIMEOUTS="+url+":5s", "DB_PASSWORD=planted-env")})
 		assert.Equal(t, 125, in.Wait(), "%v", args)
 		assert.Contains(t, in.Stderr.String(), "***", "%v", args)
 		for _, secret := range planted {

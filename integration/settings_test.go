@@ -255,6 +255,20 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestProbeKnowsNoOptions: what is wrong without the options that the instance
+// has is none of its affairs.
+func TestProbeKnowsNoOptions(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{
+		Args: append([]string{"--notify", "main", "--mode", "supervise"}, do("trap", "-on", "TERM=0")...),
+		Env:  env("CLEANIMG_INIT_WATCHDOG=30s", "CLEANIMG_INIT_MODE=exec"),
+	})
+	in.WaitStdout("ready")
+	in.WaitStatus("/health/live", 200)
+	output, code := in.Exec("/bin/cleanimg-init", "--probe", "live")
+	assert.Zero(t, code, output)
+}
+
 func TestProbeWithoutInstance(t *testing.T) {
 	t.Parallel()
 	in := Run(t, Options{Args: []string{"--probe", "ready"}})

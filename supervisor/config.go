@@ -133,7 +133,8 @@ func variableName(field string) string {
 // ParseConfig makes a Config of the variables in environ and of the options,
 // which win; both by the name of the variable without the prefix. An empty
 // value means the default. The error joins everything that is wrong, one line
-// each. warnings name the variables with our prefix that mean nothing.
+// each; an address that is wrong is left empty. warnings name the variables
+// with our prefix that mean nothing.
 //
 // envconfig reads the environment of the process, so ParseConfig uses the
 // variables with our prefix there for its work, and leaves none behind.
@@ -157,7 +158,7 @@ func ParseConfig(environ []string, options map[string]string, flags Flags, comma
 			problems = append(problems, settingError(name, options, value, err))
 			c.named[name] = false // the default is in its place
 			if name == "HTTP_LISTEN" {
-				c.HTTPListen = "" // not here: it would be bound, and may be another container's
+				c.HTTPListen = "" // not here: nobody wants it, and it may be another container's
 			}
 		}
 	}

@@ -65,10 +65,14 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 	switch {
 	case o.verb == verbCheck:
 		return supervisor.Check(cfg, settings, stdout, stderr)
-	case o.verb == verbProbe && err == nil:
-		return probe(cfg, o.probe, stdout, stderr)
-	case o.verb == verbProbe:
+	case o.verb == verbProbe && cfg.HTTPListen == "":
 		return fail(environ, stderr, err)
+	case o.verb == verbProbe:
+		code, answered := probe(cfg, o.probe, stdout, stderr)
+		if err != nil && !answered { // else the instance has options that make up for it
+			return fail(environ, stderr, err)
+		}
+		return code
 	}
 	ownRuntime(environ)
 	return supervisor.Run(cfg, settings)
@@ -90,24 +94,25 @@ func commandLine(argv, environ []string) (options, error) {
 	return o, err
 }
 
-// probe asks the running instance of this container, and returns 0 or 1.
-func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) int {
+// probe asks the running instance of this container, and returns 0 or 1, and
+// whether it has answered.
+func probe(cfg supervisor.Config, name string, stdout, stderr io.Writer) (code int, answered bool) {
 	if cfg.HTTPListen == "off" {
 		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %s_HTTP_LISTEN is off, so there is nobody to ask\n", name, supervisor.Prefix)
-		return 1
+		return 1, false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	status, body, err := probes.Ask(ctx, string(cfg.HTTPListen), "/health/"+name, probes.InstanceID())
 	if err != nil {
 		fmt.Fprintf(stderr, "cleanimg-init: --probe %s: %v\n", name, err)
-		return 1
+		return 1, false
 	}
 	fmt.Fprintf(stdout, "%d %s\n", status, strings.TrimSpace(body))
 	if status != 200 {
-		return 1
+		return 1, true
 	}
-	return 0
+	return 0, true
 }
 
 func fail(environ []string, stderr io.Writer, err error) int {
