@@ -355,6 +355,20 @@ func TestModeExec(t *testing.T) {
 	assert.Empty(t, order(in))
 }
 
+func TestExecModeWithoutACommand(t *testing.T) {
+	t.Parallel()
+	const says = "CLEANIMG_INIT_MODE=exec: there is no command to become"
+	for _, check := range [][]string{nil, {"--check"}} {
+		in := Run(t, Options{Args: check, Env: env("CLEANIMG_INIT_MODE=exec"), Files: []File{Hook("10-a", ran("a"))}})
+		assert.Equal(t, 125, in.Wait())
+		assert.Contains(t, in.Stderr.String(), says)
+		assert.Empty(t, order(in))
+	}
+	in := Run(t, Options{Args: append([]string{"--no-such-option"}, mainRan...), Env: env("CLEANIMG_INIT_MODE=exec")})
+	assert.Equal(t, 125, in.Wait())
+	assert.NotContains(t, in.Stderr.String(), says, "there is one, behind the wrong option")
+}
+
 func TestCommandTimeoutInExecMode(t *testing.T) {
 	t.Parallel()
 	for _, check := range [][]string{nil, {"--check"}} {

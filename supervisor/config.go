@@ -273,9 +273,6 @@ func (c *Config) validate() error {
 	if c.Watchdog.Duration > 0 && c.Notify == NotifyOff {
 		bad("%s=%v needs %s=main or all: nobody would hear the command", name("WATCHDOG"), c.Watchdog, name("NOTIFY"))
 	}
-	if c.Mode == ModeExec && len(c.Command) == 0 {
-		bad("%s=exec: there is no command to become", name("MODE"))
-	}
 	return errors.Join(problems...)
 }
 

@@ -162,8 +162,6 @@ func TestSettingsThatContradict(t *testing.T) {
 			}
 		})
 	}
-	_, _, err := ParseConfig(nil, map[string]string{"MODE": "exec"}, Flags{}, nil)
-	assert.ErrorContains(t, err, "no command to become")
 }
 
 func TestOptionWinsOverVariable(t *testing.T) {

@@ -46,10 +46,13 @@ func prepare(c Config, environ []string, invalid error) (p prepared, err error) 
 			p.identity = &id
 		}
 	}
-	if len(c.Command) > 0 {
+	switch {
+	case len(c.Command) > 0:
 		if p.path, err = hooks.Lookup(c.Command[0], p.env, p.identity); err != nil {
 			add(commandError{err})
 		}
+	case c.Mode == ModeExec && invalid == nil: // after a wrong option nobody knows what the command is
+		add(fmt.Errorf("%s_MODE=exec: there is no command to become", Prefix))
 	}
 	return p, errors.Join(problems...)
 }
