@@ -229,6 +229,10 @@ func TestCheck(t *testing.T) {
 	assert.Contains(t, in.Stdout.String()+in.Stderr.String(), "/not/there/yet", "a missing program is worth a warning")
 	assert.Empty(t, order(in), "--check runs nothing")
 
+	in = Run(t, Options{Args: append([]string{"--check"}, mainRan...), Files: files, Env: env("CLEANIMG_INIT_HOOKS_DEADLINE=5m")})
+	assert.Zero(t, in.Wait(), "%s", in.Stderr)
+	assert.Contains(t, in.Stdout.String(), "hooks: 2, at most 5m0s\n", "as in the log of a run")
+
 	in = Run(t, Options{Args: []string{"--check"}, Files: append(files, File{Path: hooksDir + "30-bad", Content: "x"})})
 	assert.Equal(t, 125, in.Wait())
 	assert.Contains(t, in.Stdout.String()+in.Stderr.String(), "30-bad")

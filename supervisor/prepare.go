@@ -148,14 +148,13 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 
 func printPlan(w io.Writer, c Config, p prepared) {
 	limit := p.box.Limits().CPU
-	longest := p.plan.Longest(func(d time.Duration) time.Duration { return c.timeoutRule().AtMost(d, limit) })
 	if memory := p.box.Limits().Memory; memory > 0 {
 		fmt.Fprintf(w, "memory limit: %s\n", cgroup.Bytes(memory))
 	}
 	if p.box.KillsTogether() {
 		fmt.Fprintln(w, "out of memory: ends the whole container (memory.oom.group is 1)")
 	}
-	fmt.Fprintf(w, "hooks: %d, %s\n", p.plan.Len(), atMost(longest))
+	fmt.Fprintf(w, "hooks: %d, %s\n", p.plan.Len(), atMost(c.hooksLongest(p.plan, limit)))
 	for i, stage := range p.plan.Stages {
 		for _, step := range stage {
 			fmt.Fprintf(w, "  %d. %s (%s), timeout %s\n", i+1, step.Name, step.File, stretched(&c, step.Timeout, limit))

@@ -239,7 +239,7 @@ func (s *supervisor) begin() {
 		s.serve()
 		attrs := []any{"version", s.opts.Version, "pid", os.Getpid()}
 		if n := s.plan.Len(); n > 0 {
-			attrs = append(attrs, "hooks", n, "hooks_take", atMost(s.hooksLongest()))
+			attrs = append(attrs, "hooks", n, "hooks_take", atMost(s.cfg.hooksLongest(s.plan, s.box.Limits().CPU)))
 			limits := s.box.Limits()
 			if limits.CPU > 0 {
 				attrs = append(attrs, "cpu_limit", cgroup.Millicores(limits.CPU))
@@ -295,15 +295,6 @@ func (s *supervisor) notices() {
 	if s.cfg.Mode == ModeExec && len(s.plan.Stop) > 0 {
 		s.log.Warn("stop hooks run only if a hook fails: in exec mode nobody is there at the end", "stop_hooks", len(s.plan.Stop))
 	}
-}
-
-func (s *supervisor) hooksLongest() time.Duration {
-	limit := s.box.Limits().CPU
-	longest := s.plan.Longest(func(d time.Duration) time.Duration { return s.cfg.timeoutRule().AtMost(d, limit) })
-	if d := s.cfg.HooksDeadline.Duration; d > 0 && (longest == 0 || d < longest) {
-		return d
-	}
-	return longest
 }
 
 // stepAside leaves all to the instance above: it has run the hooks and serves

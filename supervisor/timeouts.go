@@ -65,6 +65,16 @@ func hasTimeout(c *Config, plan hooks.Plan) bool {
 	return slices.ContainsFunc(slices.Concat(append(plan.Stages, plan.Stop)...), func(s hooks.Step) bool { return s.Timeout > 0 })
 }
 
+// hooksLongest is the longest wall time that the hooks may take under the CPU
+// limit, or 0: no limit. It is what a startup probe has to allow for.
+func (c *Config) hooksLongest(plan hooks.Plan, limit float64) time.Duration {
+	longest := plan.Longest(func(d time.Duration) time.Duration { return c.timeoutRule().AtMost(d, limit) })
+	if d := c.HooksDeadline.Duration; d > 0 && (longest == 0 || d < longest) {
+		return d
+	}
+	return longest
+}
+
 // stretched is a timeout, and what it can become under the CPU limit: it is
 // for people.
 func stretched(c *Config, d time.Duration, limit float64) string {
