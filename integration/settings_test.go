@@ -373,11 +373,15 @@ func TestExecModeWithoutACommand(t *testing.T) {
 	assert.NotContains(t, in.Stderr.String(), says, "there is one, behind the wrong option")
 }
 
-func TestCommandTimeoutInExecMode(t *testing.T) {
+func TestWhatDoesNothingInExecMode(t *testing.T) {
 	t.Parallel()
 	for _, check := range [][]string{nil, {"--check"}} {
-		in := Run(t, Options{Args: append(check, mainRan...), Env: env("CLEANIMG_INIT_MODE=exec", "CLEANIMG_INIT_COMMAND_TIMEOUT=1h")})
+		in := Run(t, Options{
+			Args: append(check, mainRan...), Env: env("CLEANIMG_INIT_MODE=exec", "CLEANIMG_INIT_COMMAND_TIMEOUT=1h"),
+			Files: []File{StopHook("10-stop", ran("stop"))},
+		})
 		assert.Zero(t, in.Wait())
+		assert.Contains(t, in.Stderr.String(), "stop hooks run only if a hook fails", "%v", check)
 		assert.Contains(t, in.Stderr.String(), "COMMAND_TIMEOUT does nothing", "%v", check)
 		assert.NotContains(t, in.Stdout.String()+in.Stderr.String(), "1h0m0s", "%v", check)
 	}

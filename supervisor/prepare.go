@@ -120,7 +120,7 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	for _, name := range o.Warnings {
 		warn("unknown variable %s, it does nothing: see --help", name)
 	}
-	for _, text := range append(p.plan.Warnings, c.idle()...) {
+	for _, text := range append(p.plan.Warnings, c.idle(p.plan)...) {
 		warn("%s", text)
 	}
 	if err != nil {

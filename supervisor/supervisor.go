@@ -289,11 +289,8 @@ func (s *supervisor) notices() {
 	for _, name := range s.plan.Skipped {
 		s.log.Warn("hook skipped", "step", name, "by", Prefix+"_HOOKS_SKIP")
 	}
-	for _, text := range s.cfg.idle() {
+	for _, text := range s.cfg.idle(s.plan) {
 		s.log.Warn(text)
-	}
-	if s.cfg.Mode == ModeExec && len(s.plan.Stop) > 0 {
-		s.log.Warn("stop hooks run only if a hook fails: in exec mode nobody is there at the end", "stop_hooks", len(s.plan.Stop))
 	}
 }
 

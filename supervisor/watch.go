@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 	"github.com/cleanstart-dev/cleanimg-init/probes"
 	"github.com/cleanstart-dev/cleanimg-init/probes/report"
 	"github.com/cleanstart-dev/cleanimg-init/reaper"
@@ -49,8 +50,11 @@ func (c *Config) namedChecks() (names []string, checks []probes.Check) {
 // supervises tells whether we are there while a command runs.
 func (c *Config) supervises() bool { return len(c.Command) > 0 && c.Mode != ModeExec }
 
-// idle says what is set about the command and does nothing, and why.
-func (c *Config) idle() (texts []string) {
+// idle says what is there for the command or after it and does nothing, and why.
+func (c *Config) idle(plan hooks.Plan) (texts []string) {
+	if c.Mode == ModeExec && len(plan.Stop) > 0 {
+		texts = append(texts, "stop hooks run only if a hook fails: in exec mode nobody is there at the end")
+	}
 	if c.Mode == ModeExec && c.CommandTimeout.Duration > 0 {
 		texts = append(texts, "COMMAND_TIMEOUT does nothing: in exec mode nobody is there to end the command")
 	}
