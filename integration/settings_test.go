@@ -73,6 +73,14 @@ func TestAllBadSettingsAreReportedAtOnce(t *testing.T) {
 		assert.Contains(t, in.Stderr.String(), "CLEANIMG_INIT_"+name)
 		assert.Contains(t, in.Message(), "CLEANIMG_INIT_"+name)
 	}
+	for _, check := range [][]string{nil, {"--check"}} {
+		args := append(check, "-e", "300", "-p", "NOPE", "--kill-grace", "c", "/not/there")
+		in = Run(t, Options{Args: args, Env: env("CLEANIMG_INIT_MODE=b"), Files: []File{Hook("10-a", "exit 0"), {Path: hooksDir + "20-bad", Content: "x"}}})
+		assert.Equal(t, 125, in.Wait())
+		for _, text := range []string{"option -e", "option -p", "option --kill-grace", "CLEANIMG_INIT_MODE", "20-bad", "/not/there"} {
+			assert.Contains(t, in.Stderr.String(), text, "%v", args)
+		}
+	}
 }
 
 // TestEmptyMeansDefault: an empty value is what an optional key of a

@@ -120,12 +120,15 @@ func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	for _, name := range o.Warnings {
 		warn("unknown variable %s, it does nothing: see --help", name)
 	}
-	for _, text := range append(p.plan.Warnings, c.idle(p.plan)...) {
+	for _, text := range p.plan.Warnings {
 		warn("%s", text)
 	}
 	if err != nil {
 		PrintProblems(stderr, errors.New(redact.String(err.Error())))
 		return errorCode(err)
+	}
+	for _, text := range c.idle(p.plan) {
+		warn("%s", text)
 	}
 	names, checks := c.namedChecks()
 	for i, check := range checks {

@@ -40,7 +40,7 @@ func run(argv, environ []string, stdout, stderr io.Writer) int {
 	case errors.As(wrong, &usage):
 		fmt.Fprint(stderr, shown(environ, usage.text))
 		return exitUsage
-	case wrong != nil && o.verb != verbRun:
+	case wrong != nil && o.verb != verbRun && o.verb != verbCheck:
 		return fail(environ, stderr, wrong)
 	}
 	asked := stdout

@@ -34,6 +34,7 @@ type options struct {
 	settings map[string]string // by the name of the variable without the prefix
 	flags    supervisor.Flags
 	rest     []string // the command; for --install the directory and the tools
+	wrong    []error  // the values of letters
 
 	help, version string // of a personality, for its verbs
 	onStderr      bool   // where it writes them
@@ -58,14 +59,14 @@ func parseOptions(args []string) (o options, err error) {
 			args, err = o.letters(word[1:], args[1:])
 		}
 		if err != nil {
-			return o, err
+			return o, errors.Join(append(o.wrong, err)...)
 		}
 	}
 	o.rest = args
 	if o.verb == verbInstall && len(o.rest) == 0 {
 		return o, errors.New("--install needs the directory to install into")
 	}
-	return o, nil
+	return o, errors.Join(o.wrong...)
 }
 
 // long takes one --option and, where it has one, its value, which may follow an
@@ -144,7 +145,10 @@ func (o *options) letters(word string, args []string) ([]string, error) {
 				}
 				value, args = args[0], args[1:]
 			}
-			return args, o.letterValue(letter, value)
+			if err := o.letterValue(letter, value); err != nil {
+				o.wrong = append(o.wrong, err)
+			}
+			return args, nil
 		default:
 			return nil, unknownOption("-" + string(letter))
 		}

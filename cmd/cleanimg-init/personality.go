@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -108,7 +109,10 @@ func parseTini(args, environ []string) (o options, err error) {
 		if !strings.ContainsAny(word, "pe") {
 			verbosity += strings.Count(word, "v")
 		}
-		if args, err = o.letters(word[1:], args); err != nil {
+		if args, err = o.letters(word[1:], args); err == nil {
+			err = errors.Join(o.wrong...)
+		}
+		if err != nil {
 			return wrong("%v", err)
 		}
 	}
