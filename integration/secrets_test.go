@@ -110,6 +110,19 @@ func TestSecretsInTheWrongPlaceAppearNowhere(t *testing.T) {
 	}
 }
 
+// TestSecretsOfFilesInTheWrongPlace: they are known where nothing is run, too.
+func TestSecretsOfFilesInTheWrongPlace(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"planted-file"}, {"--check", "planted-file"}} {
+		in := Run(t, Options{
+			Args: args, Env: env("CLEANIMG_INIT_ENV_FILES=DB_PASSWORD", "DB_PASSWORD_FILE=/run/secrets/db"),
+			Files: []File{{Path: "/run/secrets/db", Content: "planted-file\n"}},
+		})
+		assert.Equal(t, 127, in.Wait())
+		assert.NotContains(t, in.Stderr.String()+in.Message(), "planted-file", "%v", args)
+	}
+}
+
 func TestSecretsOfARunningCommand(t *testing.T) {
 	t.Parallel()
 	in := Run(t, Options{

@@ -114,6 +114,7 @@ func flatten(err error) []error {
 func Check(c Config, o Options, stdout, stderr io.Writer) int {
 	p, err := prepare(c, o.Environ, o.Invalid)
 	redact := report.NewRedactor(o.Environ)
+	redact.Add(p.env) // contents of ENV_FILES
 	warn := func(format string, args ...any) {
 		fmt.Fprintf(stderr, "cleanimg-init: warning: %s\n", redact.String(fmt.Sprintf(format, args...)))
 	}

@@ -108,6 +108,7 @@ func Run(c Config, o Options) (code int) {
 	}
 	s.listenFirst()
 	p, err := prepare(c, o.Environ, o.Invalid)
+	s.redact.Add(p.env) // contents of ENV_FILES
 	listener, listenErr := s.bind()
 	watch, watchErr := s.newWatch()
 	if err = errors.Join(err, listenErr, watchErr); err != nil {
@@ -119,7 +120,6 @@ func Run(c Config, o Options) (code int) {
 	}
 	s.watch = watch
 	s.prepared = p
-	s.redact.Add(p.env) // contents of ENV_FILES
 	s.ledger.plan(p.plan)
 	s.becomeInit()
 	s.runner = s.newRunner()
