@@ -116,7 +116,7 @@ func TestBadSettings(t *testing.T) {
 		{nil, []string{"nothing to do"}},
 		{[]string{"x"}, []string{`unexpected word "x"`}},
 		{[]string{"--url", "https://h/x"}, []string{"the output is missing"}},
-		{[]string{"--url", "https://h/x", "--output", "a", "--sha256", "abc"}, []string{"accepted are the 64 hexadecimal digits"}},
+		{[]string{"--url", "https://h/x", "--output", "a", "--sha256", "abc"}, []string{`sha256 "abc": accepted are the 64 hexadecimal digits`}},
 		{[]string{"--url", "https://h/x", "--output", "a", "--manifest", "m"}, []string{"--url and --manifest"}},
 		{[]string{"--manifest", dir + "/bad.yaml"}, []string{"line 2: field outptu not found"}},
 		{[]string{"--manifest", dir + "/two.yaml"}, []string{"accepted are the 64", `mode "999"`}},

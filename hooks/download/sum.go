@@ -41,7 +41,7 @@ func ParseSum(algorithm, digits string) (Sum, error) {
 		return Sum{}, errors.New("accepted are the 64 digits of a SHA-256 and the 128 of a SHA-512")
 	}
 	if err != nil || len(data) != want {
-		return Sum{}, fmt.Errorf("accepted are the %d hexadecimal digits of a %s", 2*want, strings.ToUpper(s.Algorithm))
+		return Sum{}, fmt.Errorf("%s %q: accepted are the %d hexadecimal digits", s.Algorithm, digits, 2*want)
 	}
 	return s, nil
 }
