@@ -184,7 +184,7 @@ func TestManifest(t *testing.T) {
 	require.NoError(t, os.WriteFile(dir+"/manifest.yaml", []byte(text.String()), 0o600))
 	code, out := run(t, nil, "--manifest", dir+"/manifest.yaml", "--output", dir+"/out", "--parallel", "3")
 	assert.Equal(t, 125, code)
-	assert.Contains(t, out, "fetch "+dir+"/elsewhere: wrong content")
+	assert.Contains(t, out, "fetch "+dir+"/elsewhere from "+s.URL+"/x: wrong content")
 	for i := range 20 {
 		got, err := os.ReadFile(fmt.Sprintf("%s/out/d/%d", dir, i))
 		require.NoError(t, err, "one that fails does not keep the others")

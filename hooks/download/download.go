@@ -101,7 +101,7 @@ func Run(ctx context.Context, files []File, o Options) error {
 				return
 			}
 			if err := newFetch(f, o, p).run(ctx); err != nil {
-				problems[i] = fmt.Errorf("fetch %s: %w", f.Output, err)
+				problems[i] = fmt.Errorf("fetch %s from %s: %w", f.Output, shownURL(f.URL), err)
 			}
 		})
 	}

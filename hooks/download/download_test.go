@@ -236,7 +236,7 @@ func TestWhatCannotBeFetched(t *testing.T) {
 			var log bytes.Buffer
 			tt.o.Log = slog.New(slog.NewTextHandler(&log, nil))
 			out, err := fetchOne(t, f, tt.o)
-			require.Error(t, err)
+			require.ErrorContains(t, err, "fetch "+out+" from "+s.URL+"/m.bin?…: ")
 			for _, want := range tt.want {
 				assert.ErrorContains(t, err, want)
 			}
@@ -493,7 +493,7 @@ func TestChecksumsStall(t *testing.T) {
 			}
 			sums := hangsOnce()
 			out, err := fetchOne(t, File{URL: s.URL + "/file", Checksums: sums.URL + "/sums?sig=hunter22"}, Options{Tries: 1, Stall: 50 * time.Millisecond})
-			require.EqualError(t, err, "fetch "+out+": checksums "+sums.URL+"/sums?…: no byte for 50ms")
+			require.EqualError(t, err, "fetch "+out+" from "+s.URL+"/file: checksums "+sums.URL+"/sums?…: no byte for 50ms")
 			sums = hangsOnce()
 			_, err = fetchOne(t, File{URL: s.URL + "/file", Checksums: sums.URL + "/sums"}, Options{Tries: 2, Stall: 2 * time.Second})
 			require.NoError(t, err, "another try")
