@@ -194,6 +194,10 @@ func TestPasswords(t *testing.T) {
 	assert.Equal(t, 125, code, "a wrong password does not get better")
 	assert.Contains(t, stderr, "password authentication failed")
 	assert.NotContains(t, stderr, "hunter22")
+	assert.NotContains(t, stderr, "none was given")
+	code, _, stderr = migrate(nil, "--database", without, "--path", dir, "up")
+	assert.Equal(t, 125, code)
+	assert.Contains(t, stderr, "(none was given: the URL, --password-file or PGPASSWORD may have it)")
 }
 
 // The pod's status says in one line which statement failed.

@@ -215,7 +215,7 @@ func (c firstAnswer) Read(p []byte) (int, error) {
 func askPostgres(ctx context.Context, conf *pgconn.Config, expect expectation) error {
 	conn, err := pgconn.ConnectConfig(ctx, conf)
 	if err != nil {
-		return loginError(err)
+		return loginError(err, conf.Password != "")
 	}
 	defer conn.Close(ctx)
 	query := func(ctx context.Context, sql string, args ...string) (row []string, err error) {
@@ -237,9 +237,13 @@ func askPostgres(ctx context.Context, conf *pgconn.Config, expect expectation) e
 }
 
 // loginError tells rejected credentials from a server that is not there yet. A
-// database that does not exist may still be made.
-func loginError(err error) error {
+// database that does not exist may still be made. To the server an empty password
+// is a wrong one.
+func loginError(err error, withPassword bool) error {
 	for _, e := range postgresErrors(err) {
+		if e.Code == "28P01" && !withPassword {
+			return Denied(fmt.Errorf("%w (none was given: the URL, #password-file or PGPASSWORD may have it)", e))
+		}
 		if strings.HasPrefix(e.Code, "28") { // invalid authorization
 			return Denied(e)
 		}

@@ -52,6 +52,7 @@ func TestPostgres(t *testing.T) {
 		{"PGPASSWORD_FILE", "postgres://" + host + "/postgres#query=SELECT 1", []string{"PGUSER=app", "PGPASSWORD_FILE=" + secret}, ""},
 		{"password-file", "postgres://app@" + host + "/postgres#query=SELECT 1&password-file=" + secret, nil, ""},
 		{"wrong password", "postgres://app:wr0ngpass@" + host + "/postgres#query=SELECT 1", nil, ErrPermanent.Error()},
+		{"no password", "postgres://app@" + host + "/postgres#query=SELECT 1", nil, "none was given: the URL, #password-file or PGPASSWORD"},
 		{"read-write", "postgres://" + user + "@" + host + "/postgres?target_session_attrs=read-write", nil, ""},
 		{"standby", "postgres://" + user + "@" + host + "/postgres?target_session_attrs=standby", nil, "not ready"},
 	}

@@ -96,6 +96,10 @@ func (p *postgres) connect(ctx context.Context) (*pgconn.PgConn, error) {
 		// Starting up, shutting down, too many connections, a database that has
 		// not been made yet: these pass.
 		connect.Permanent = !slices.Contains([]string{"57P01", "57P02", "57P03", "53300", "53400", "3D000"}, server2.Code)
+		// To the server an empty password is a wrong one.
+		if server2.Code == "28P01" && p.config.Password == "" {
+			connect.Err = fmt.Errorf("%w (none was given: the URL, --password-file or PGPASSWORD may have it)", connect.Err)
+		}
 	}
 	return nil, connect
 }
