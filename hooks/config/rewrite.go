@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,6 +90,12 @@ var lookups = []string{"index", "env", "getenv"}
 
 func (w rewriter) command(c *parse.CommandNode, maybe bool) {
 	name := w.function(c)
+	// dockerize's order, in which the constant would always be the result here.
+	if name == "default" && len(c.Args) == 3 && constant(c.Args[2]) && !constant(c.Args[1]) {
+		message := fmt.Sprintf("default wants the default first, and then the value: default … %s", c.Args[1])
+		c.Args = append(w.call(c.Position(), "fail").Args, w.text(c.Position(), message))
+		return
+	}
 	if maybe && slices.Contains(lookups, name) {
 		c.Args[0] = parse.NewIdentifier(name + optional).SetPos(c.Args[0].Position()).SetTree(w.tree)
 	}
@@ -99,6 +106,14 @@ func (w rewriter) command(c *parse.CommandNode, maybe bool) {
 	for i, arg := range c.Args {
 		c.Args[i] = w.arg(arg, maybe)
 	}
+}
+
+func constant(n parse.Node) bool {
+	switch n.Type() {
+	case parse.NodeString, parse.NodeNumber, parse.NodeBool:
+		return true
+	}
+	return false
 }
 
 // arg returns what takes an argument's place.

@@ -95,6 +95,7 @@ func TestTemplateProblems(t *testing.T) {
 		"unknown function":     {"{{ exec \"date\" }}", []string{`out.tmpl:1: function "exec" not defined`}},
 		"an index":             {"{{ index .Values.list 7 }}", []string{"out.tmpl:1: there is no element 7: the list has 2"}},
 		"no variable":          {"{{ env \"NO\" }}", []string{`out.tmpl:1: the variable NO is not set: set it, or write env "NO" "default"`}},
+		"dockerize's default":  {`{{ default .Env.NO "80" }}`, []string{"out.tmpl:1: default wants the default first, and then the value: default … .Env.NO"}},
 		"in a partial":         {"\n{{ include \"shared\" . }}", []string{`_shared.tpl:2: .Values.no is missing: there is no "no"`}},
 		"an endless include":   {`{{ define "x" }}{{ include "x" . }}{{ end }}{{ include "x" . }}`, []string{"out.tmpl:1: templates include each other without an end"}},
 		"no value in a middle": {"{{ .Values.nothing.x }}", []string{"out.tmpl:1: .Values.nothing.x is missing: Values.nothing has no value"}},
