@@ -85,7 +85,7 @@ func TestPidsLimitHeldByTheCommand(t *testing.T) {
 			const limit = 60
 			b := newLimitBox(t, 0, limit)
 			o := Options{
-				Args:  do("sleep", "500ms", ";", "fill"),
+				Args:  do("sleep", "50ms", ";", "fill"),
 				Env:   env("CLEANIMG_INIT_HTTP_LISTEN=:10101", "CLEANIMG_INIT_GRACE_PERIOD=6s", "CLEANIMG_INIT_KILL_GRACE=200ms"),
 				Files: []File{StopHook("10-stop", "touch /tmp/stopped")},
 			}

@@ -24,8 +24,8 @@ import (
 const (
 	threadReserve = 2
 	hooksReserve  = 12
-	processors    = 4                      // that run Go code at once; to have fewer costs 0.3 MB
-	reserveAfter  = 100 * time.Millisecond // the start of a command without hooks
+	processors    = 4                     // that run Go code at once; to have fewer costs 0.3 MB
+	reserveAfter  = 10 * time.Millisecond // the start of a command without hooks: longer, and it may have used the room up
 )
 
 // twoProcessors makes sure that Go code runs while an execve hangs: the thread
@@ -43,10 +43,7 @@ func (s *supervisor) reserveThreads(n int) {
 		if runtime.GOMAXPROCS(0) > processors {
 			runtime.GOMAXPROCS(processors)
 		}
-		if n > threadReserve { // a few more than the runtime makes anyway are not worth a look
-			n = affordable(n, s.gauge.open())
-		}
-		makeThreads(n)
+		makeThreads(affordable(n, s.gauge.open()))
 	})
 }
 
