@@ -35,18 +35,15 @@ func (e *execution) functions() template.FuncMap {
 	}
 }
 
-// variable is a variable of the environment, or the default.
-func (e *execution) variable(name string, def ...string) (string, error) {
-	value, set, err := e.in.env.variable(name)
-	switch {
-	case err != nil:
-		return "", err
-	case (!set || value == "") && len(def) > 0:
-		return def[0], nil
-	case !set:
-		return "", fmt.Errorf("the variable %s is not set: set it, or write env %[1]q \"default\"", name)
+// variable is a variable of the environment, or the default. It notes when there
+// is neither.
+func (e *execution) variable(where, name string, def ...string) (any, error) {
+	value, err := e.maybeVariable(name, def...)
+	if err == nil && value == nil {
+		e.miss(where, fmt.Sprintf("the variable %s is not set: set it, or write env %[1]q \"default\"", name))
+		return absent{}, nil
 	}
-	return value, nil
+	return value, err
 }
 
 func (e *execution) maybeVariable(name string, def ...string) (any, error) {

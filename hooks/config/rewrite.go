@@ -96,8 +96,11 @@ func (w rewriter) command(c *parse.CommandNode, maybe bool) {
 		c.Args = append(w.call(c.Position(), "fail").Args, w.text(c.Position(), message))
 		return
 	}
-	if maybe && slices.Contains(lookups, name) {
-		c.Args[0] = parse.NewIdentifier(name + optional).SetPos(c.Args[0].Position()).SetTree(w.tree)
+	switch at := c.Args[0].Position(); {
+	case maybe && slices.Contains(lookups, name):
+		c.Args[0] = parse.NewIdentifier(name + optional).SetPos(at).SetTree(w.tree)
+	case name == "env" || name == "getenv":
+		c.Args = slices.Insert(c.Args, 1, w.text(at, w.where(c.Args[0])))
 	}
 	if name != "" {
 		// "if and .a .b": the result may be nothing, and so may the arguments.
