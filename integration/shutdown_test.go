@@ -120,6 +120,7 @@ func TestGracePeriod(t *testing.T) {
 	assert.Equal(t, []string{"stop"}, order(in))
 	assert.Contains(t, in.File("/tmp/env"), "CLEANIMG_INIT_EXIT_CODE=137\n")
 	assert.NotEmpty(t, in.Message(), "our KILL is a reason that only we know")
+	assert.Regexp(t, `level=WARN msg="command ended" .* code=137 .* reason="did not end in its part of CLEANIMG_INIT_GRACE_PERIOD=4s, so it was killed"`, in.Stderr.String())
 	assert.Contains(t, in.Stderr.String(), "testprog")
 }
 

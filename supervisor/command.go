@@ -326,9 +326,12 @@ func (c *tended) over() int {
 		level = slog.LevelDebug // as it should be: not worth the time that the line takes at the end
 	}
 	attrs := []any{"command", commandName(c.cfg), "code", code, "seconds", lived.Seconds()}
-	if explained {
+	if c.ended != nil && c.ended.Cause != report.TimedOut { // which was told when it was so
 		attrs = append(attrs, "reason", c.ended.Reason)
-		if c.ended.Cause != report.Failed { // a limit, and not somebody's will
+		switch {
+		case !explained: // we killed it
+			level = slog.LevelWarn
+		case c.ended.Cause != report.Failed: // a limit, and not somebody's will
 			level = slog.LevelError
 		}
 	}
