@@ -61,7 +61,7 @@ func inspectScript(shown string, head []byte) (problem string, code int) {
 	info, err := os.Stat(interpreter)
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return fmt.Sprintf("%s needs the interpreter %s, which is not in this image: use a step file (NAME.yaml) or a static program instead",
+		return fmt.Sprintf("%s needs the interpreter %s, which is not in this image: let a step file (NAME.yaml) or CMD name one that is, before the file, or use a static program",
 			shown, interpreter), codeNotFound
 	case err != nil:
 		return fmt.Sprintf("%s needs the interpreter %s: %v", shown, interpreter, errors.Unwrap(err)), codeNotExecutable

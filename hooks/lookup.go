@@ -78,8 +78,20 @@ func lookup(name, shown, dir string, env []string, who *Identity) (string, error
 	}
 	return "", &LookupError{
 		Name: shown, code: codeNotFound,
-		Problem: fmt.Sprintf("not found: %q is in no directory of PATH (%s): write its full path, or set PATH", shown, path),
+		Problem: fmt.Sprintf("not found: %q is in no directory of PATH (%s): %s", shown, path, cmp.Or(remedy(shown), "write its full path, or set PATH")),
 	}
+}
+
+// remedy is what to do about a name that is not found because of how a Dockerfile
+// was written, or "". CMD without a list runs a shell.
+func remedy(name string) string {
+	switch base := filepath.Base(name); {
+	case slices.Contains([]string{"sh", "ash", "bash", "dash"}, base):
+		return fmt.Sprintf(`there is no %s in this image: name the program itself, in a Dockerfile as a list: CMD ["/app/server", "--verbose"]`, base)
+	case strings.Contains(name, " "):
+		return "it is one argument, with a space in it: make each word an item of the list"
+	}
+	return ""
 }
 
 // inDir is the path for us of what is path for a process that runs in dir.
@@ -107,7 +119,7 @@ func inspect(file, shown string, who *Identity) (problem string, code int) {
 		if target, err := os.Readlink(file); err == nil && shown == file {
 			return fmt.Sprintf("not found: %s is a link to %s, which does not exist", shown, target), codeNotFound
 		}
-		return "not found: " + shown, codeNotFound
+		return strings.TrimSuffix("not found: "+shown+": "+remedy(shown), ": "), codeNotFound
 	case err != nil:
 		return fmt.Sprintf("%s: %v", shown, errors.Unwrap(err)), codeNotExecutable
 	case info.IsDir():
