@@ -34,7 +34,7 @@ type Result struct {
 func (o *Output) Commit(ctx context.Context) (Result, error) {
 	dir := o.options.OutputDir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Result{}, fmt.Errorf("output directory: %w", err)
+		return Result{}, fmt.Errorf("output directory: %w", cannotMake(dir, err))
 	}
 	unlock, err := o.lock(ctx)
 	if err != nil {

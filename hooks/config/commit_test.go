@@ -392,19 +392,26 @@ func TestMayNotWrite(t *testing.T) {
 	}
 	require.NoError(t, os.Mkdir(f.OutputDir, 0o555))
 	require.NoError(t, os.Chmod(f.OutputDir, 0o555))
-	cmd, who := role(t, 0, "once", f.TemplateDir, f.OutputDir), os.Geteuid()
-	if who == 0 {
-		who = 65532
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65532, Gid: 65532}
-		program := filepath.Join(filepath.Dir(f.OutputDir), "program")
-		require.NoError(t, os.Link(cmd.Path, program))
-		require.NoError(t, os.Chmod(program, 0o755))
-		cmd.Path = program
-	}
-	out, err := cmd.CombinedOutput()
-	require.Error(t, err)
-	for _, want := range []string{"write a: ", "permission denied: we are " + strconv.Itoa(who), "has mode 0555: set fsGroup: ", "nothing was changed"} {
-		assert.Contains(t, string(out), want)
+	program := filepath.Join(filepath.Dir(f.OutputDir), "program")
+	for output, wants := range map[string][]string{
+		f.OutputDir:              {"write a: ", "nothing was changed"},
+		f.OutputDir + "/new/dir": {"output directory: mkdir " + f.OutputDir + "/new: "},
+	} {
+		cmd, who := role(t, 0, "once", f.TemplateDir, output), os.Geteuid()
+		if who == 0 {
+			who = 65532
+			cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65532, Gid: 65532}
+			if err := os.Link(cmd.Path, program); !errors.Is(err, fs.ErrExist) {
+				require.NoError(t, err)
+			}
+			require.NoError(t, os.Chmod(program, 0o755))
+			cmd.Path = program
+		}
+		out, err := cmd.CombinedOutput()
+		require.Error(t, err)
+		for _, want := range append(wants, "permission denied: we are "+strconv.Itoa(who), f.OutputDir+" belongs to ", "has mode 0555: set fsGroup: ") {
+			assert.Contains(t, string(out), want)
+		}
 	}
 }
 

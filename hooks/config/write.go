@@ -135,6 +135,18 @@ func cannotWrite(dir string, err error) error {
 		err, os.Geteuid(), os.Getegid(), dir, o.uid, o.gid, modeText(info.Mode()))
 }
 
+// cannotMake is cannotWrite for where a directory, or one above it, has to be made.
+func cannotMake(dir string, err error) error {
+	var at *fs.PathError
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return cannotWrite(dir, err)
+	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
+		return cannotWrite(filepath.Dir(at.Path), err)
+	}
+	return err
+}
+
 // warnMode says that a file could not be given its mode or owner where nobody
 // asked for it.
 func (o *Output) warnMode(name string, err error) {
