@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 func httpSchemes() []Scheme { return []Scheme{HTTP(), GRPC()} }
@@ -93,11 +95,11 @@ func (t *target) transport(h2c bool) (*http.Transport, error) {
 func (w *web) redirect(req *http.Request, via []*http.Request) error {
 	const most = 10
 	first := via[0].URL
-	if len(w.status) > 0 || len(via) >= most || req.URL.Hostname() != first.Hostname() {
+	if len(w.status) > 0 || len(via) >= most || !strings.EqualFold(req.URL.Hostname(), first.Hostname()) {
 		return http.ErrUseLastResponse
 	}
 	req.Header.Del("Referer") // the query may have a secret
-	elsewhere := func(r *http.Request) bool { return r.URL.Scheme != first.Scheme || r.URL.Host != first.Host }
+	elsewhere := func(r *http.Request) bool { return !hooks.SameOrigin(first, r.URL) }
 	if elsewhere(req) || slices.ContainsFunc(via, elsewhere) {
 		req.Header = http.Header{"User-Agent": {userAgent}}
 	}

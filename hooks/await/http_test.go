@@ -168,6 +168,19 @@ func TestHTTPRedirectsKeepCredentials(t *testing.T) {
 	}
 }
 
+// A default port that is named, or left out, is the same place; so is the host
+// in capitals.
+func TestHTTPRedirectsToTheDefaultPort(t *testing.T) {
+	t.Parallel()
+	for from, to := range map[string]string{"http://api/": "http://api:80/", "https://api:443/": "https://api/", "http://API/": "http://api/"} {
+		first := httptest.NewRequest(http.MethodGet, from, nil)
+		next := httptest.NewRequest(http.MethodGet, to, nil)
+		next.Header.Set("X-Token", "hunter22")
+		require.NoError(t, (&web{}).redirect(next, []*http.Request{first}), from)
+		assert.Equal(t, "hunter22", next.Header.Get("X-Token"), from)
+	}
+}
+
 // Credentials that were not sent cannot have been rejected.
 func TestHTTPRedirectedToAPrivatePlace(t *testing.T) {
 	t.Parallel()

@@ -84,7 +84,7 @@ func (x *fetch) getSums(ctx context.Context, u *url.URL) ([]byte, error) {
 	if err != nil {
 		return nil, permanentError{withoutURL(err)}
 	}
-	if own, err := url.Parse(x.URL); err == nil && x.Header != nil && sameOrigin(own, u) {
+	if own, err := url.Parse(x.URL); err == nil && x.Header != nil && hooks.SameOrigin(own, u) {
 		req.Header = x.Header.Clone()
 	}
 	resp, err := x.client.Do(req)

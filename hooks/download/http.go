@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 // mostRedirects is how many are followed.
@@ -29,9 +31,9 @@ func (x *fetch) redirect(req *http.Request, via []*http.Request) error {
 	case first.Scheme == "https" && req.URL.Scheme == "http" && !x.o.AllowHTTP:
 		return permanent("redirected from https to %s: --allow-http would follow", shownURL(req.URL.String()))
 	}
-	own := sameOrigin(first, req.URL)
+	own := hooks.SameOrigin(first, req.URL)
 	for _, r := range via {
-		own = own && sameOrigin(first, r.URL)
+		own = own && hooks.SameOrigin(first, r.URL)
 	}
 	if !own {
 		for name := range x.Header {
@@ -41,10 +43,6 @@ func (x *fetch) redirect(req *http.Request, via []*http.Request) error {
 	}
 	req.Header.Del("Referer") // the query of the first URL may be a signature
 	return nil
-}
-
-func sameOrigin(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Host, b.Host)
 }
 
 // withoutURL is an error of package http or url without the URL, in which there
