@@ -469,6 +469,9 @@ func TestChecksumsFile(t *testing.T) {
 	require.NoError(t, os.WriteFile(local, []byte("# none\n"), 0o600))
 	_, err = fetchOne(t, File{URL: url, Checksums: local}, Options{})
 	require.ErrorContains(t, err, "has no line for m.bin")
+	require.NoError(t, os.WriteFile(local, []byte("\ufeff"+sumOf(data).Hex+"  m.bin\r\n"), 0o600))
+	_, err = fetchOne(t, File{URL: url, Checksums: local}, Options{})
+	require.NoError(t, err, "with a byte order mark")
 }
 
 // A server of checksums may hang before its answer, or in it, as one of files.

@@ -66,12 +66,13 @@ func (s Sum) of(h hash.Hash) Sum { return Sum{s.Algorithm, hex.EncodeToString(h.
 
 // findSum looks for a name in a file as sha256sum(1) writes it ("digits  name",
 // or with --tag "SHA256 (name) = digits"); names may have directories. A file
-// with nothing but digits is about the one that was asked for.
+// with nothing but digits is about the one that was asked for. Windows may have
+// put a byte order mark first.
 func findSum(r io.Reader, name string) (Sum, error) {
 	var only []string
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
+		line := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\ufeff"))
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
