@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -36,6 +37,18 @@ type markedError struct {
 
 func (e *markedError) Error() string { return e.err.Error() }
 func (e *markedError) Unwrap() error { return e.err }
+
+// Garbled is deferred around a client that believes that what answers is as
+// long as it should be: its panic becomes the error.
+func Garbled(protocol string, err *error) {
+	switch broken := recover().(type) {
+	case nil:
+	case runtime.Error:
+		*err = fmt.Errorf("not the answer of a %s server: %w", protocol, broken)
+	default:
+		panic(broken)
+	}
+}
 
 // A kind of error decides what comes next. They are in the order in which they
 // come while a service starts: a later kind is progress.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 
 	"github.com/go-sql-driver/mysql"
@@ -67,17 +66,12 @@ func parseMySQL(t *target) (Check, error) {
 			conn, err = dial(ctx, network, addr)
 			return conn, err
 		}
-		// The driver believes that what answers is as long as it should be.
 		defer func() {
-			switch broken := recover().(type) {
-			case nil:
-			case runtime.Error:
-				conn.Close()
-				err = fmt.Errorf("not the answer of a MySQL server: %w", broken)
-			default:
-				panic(broken)
+			if conn != nil {
+				conn.Close() // for the driver, which has not come to that when it panics
 			}
 		}()
+		defer Garbled("MySQL", &err)
 		return askMySQL(ctx, conf, expect)
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -580,6 +581,32 @@ func TestPipeAmongTheFiles(t *testing.T) {
 	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "99_pipe.up.sql"), 0o600))
 	_, err := readFiles(dir)
 	require.EqualError(t, err, "migration "+dir+"/99_pipe.up.sql is not a regular file")
+}
+
+// Something else may listen there, and greet with less than a MySQL server has
+// to say.
+func TestNoMySQLServer(t *testing.T) {
+	t.Parallel()
+	for _, greeting := range []string{"\x01\x00\x00\x00\x0a", "\x05\x00\x00\x00\x0a5.5.5", "SSH-2.0-OpenSSH\r\n"} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		t.Cleanup(func() { listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = conn.Write([]byte(greeting))
+				conn.Close()
+			}
+		}()
+		url := "mysql://app:hunter22@tcp(" + listener.Addr().String() + ")/app"
+		_, err = Open(t.Context(), Options{Source: write(t, threeFiles), Database: url, Log: slog.New(slog.DiscardHandler)})
+		var connect *ConnectError
+		require.ErrorAs(t, err, &connect, "%q", greeting)
+		assert.False(t, connect.Permanent, "it may be replaced by one")
+	}
 }
 
 func TestPasswordsAreEscaped(t *testing.T) {

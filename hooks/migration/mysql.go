@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	gmdatabase "github.com/golang-migrate/migrate/v4/database"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks/await"
 )
 
 // mysqlDB is a connection to MySQL or MariaDB.
@@ -56,7 +59,7 @@ func openMySQL(ctx context.Context, t target, o Options) (database, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	m := &mysqlDB{db: sql.OpenDB(connector), log: o.Log, timeout: t.timeout, noLock: t.noLock, table: t.table, settings: map[string]string{}}
+	m := &mysqlDB{db: sql.OpenDB(suspicious{connector}), log: o.Log, timeout: t.timeout, noLock: t.noLock, table: t.table, settings: map[string]string{}}
 	if m.conn, err = m.db.Conn(ctx); err != nil {
 		m.close()
 		var server *mysql.MySQLError
@@ -68,6 +71,14 @@ func openMySQL(ctx context.Context, t target, o Options) (database, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// suspicious connects to what may be no MySQL server at all.
+type suspicious struct{ driver.Connector }
+
+func (s suspicious) Connect(ctx context.Context) (conn driver.Conn, err error) {
+	defer await.Garbled("MySQL", &err)
+	return s.Connector.Connect(ctx)
 }
 
 // The settings that dumps and migrations change.
