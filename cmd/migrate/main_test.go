@@ -140,6 +140,9 @@ func TestMistakes(t *testing.T) {
 		"no such database": {[]string{"--path", dir, "--database", "oracle://u:hunter22@h/d", "up"}, "database scheme oracle://: accepted are postgres"},
 		"x- parameters":    {[]string{"--path", dir, "--database", "postgres://u:hunter22@h/d?x-lock-strategy=table", "up"}, "x-lock-strategy is not supported for PostgreSQL"},
 		"a bad port":       {[]string{"--path", dir, "--database", "postgres://u:hunter22@h:hunter22/d", "up"}, "the database URL is not valid"},
+		"no such CA":       {[]string{"--path", dir, "--database", "postgres://u:hunter22@h/d?sslrootcert=/tls/ca.pem", "up"}, "unable to read CA file: open /tls/ca.pem: no such file"},
+		"sslmode":          {[]string{"--path", dir, "--database", "postgres://u:hunter22@h/d?sslmode=always", "up"}, "PGSSLMODE and the like): failed to configure TLS (sslmode is invalid)"},
+		"bad port of two":  {[]string{"--path", dir, "--database", "postgres://u:hunter22@h:1,h:hunter22/d", "up"}, "the database URL is not valid"},
 		"no scheme":        {[]string{"--path", dir, "--database", "hunter22", "up"}, "has no scheme"},
 		"no source":        {[]string{"--path", "/nowhere", "up"}, "open /nowhere"},
 	}

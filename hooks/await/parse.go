@@ -107,7 +107,10 @@ func newTarget(raw string, environ []string, schemes []Scheme) (*target, Scheme,
 	if password, ok := u.User.Password(); ok {
 		t.keepSecret(password)
 	}
-	for _, values := range u.Query() {
+	for name, values := range u.Query() {
+		if slices.Contains(places, name) {
+			continue
+		}
 		for _, v := range values {
 			t.keepSecretIn(v)
 		}
@@ -117,6 +120,10 @@ func newTarget(raw string, environ []string, schemes []Scheme) (*target, Scheme,
 	}
 	return t, schemes[i], nil
 }
+
+// places are parameters of databases that say where something is, so that an
+// error has to show them.
+var places = []string{"host", "socket", "service", "servicefile", "passfile", "sslrootcert", "sslcert", "sslkey"}
 
 // isHostPort tells a bare HOST:PORT from a URL like "exec:/bin/true".
 func isHostPort(s string) bool {

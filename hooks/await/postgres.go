@@ -52,7 +52,7 @@ func parsePostgres(t *target) (Check, error) {
 	}
 	conf, err := pgconn.ParseConfig(connectionString(settings))
 	if err != nil {
-		return nil, postgresMistake(err)
+		return nil, PostgresMistake(err)
 	}
 	conf.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		f := pgproto3.NewFrontend(r, w)
@@ -139,19 +139,6 @@ func connectionString(settings map[string]string) string {
 		fmt.Fprintf(&b, "%s='%s' ", name, quote.Replace(value))
 	}
 	return b.String()
-}
-
-// postgresMistake is what is wrong with the settings, without the settings.
-func postgresMistake(err error) error {
-	var parse *pgconn.ParseConfigError
-	if errors.As(err, &parse) {
-		if cause := errors.Unwrap(parse); cause != nil {
-			return cause
-		}
-		text := err.Error()
-		return errors.New(text[strings.LastIndex(text, ": ")+1:])
-	}
-	return err
 }
 
 // errAsksForLogin ends a connection when the server has asked for a login.

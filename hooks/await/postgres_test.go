@@ -72,6 +72,24 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
+// What is wrong is said with the file that it is about, and with nothing that
+// could be a password.
+func TestPostgresMistakes(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"postgres://app:hunter22@db/a?sslrootcert=/tls/none.pem":                                 "failed to configure TLS (unable to read CA file: open /tls/none.pem: no such file or directory)",
+		"postgres://app:hunter22@db/a?sslmode=always":                                            "failed to configure TLS (sslmode is invalid)",
+		"postgres://app:hunter22@db/a?connect_timeout=5s":                                        "invalid connect_timeout (strconv.ParseInt: parsing \"5s\": invalid syntax)",
+		"postgres://db/a?application_name=%60:%20hunter22&sslmode=always":                        "failed to parse the settings",
+		"postgres://db/a?sslmode=always&options=hunter22&sslpassword=hunter22&password=hunter22": "failed to configure TLS (sslmode is invalid)",
+	} {
+		_, err := Parse(url, nil, Schemes(nil))
+		require.EqualError(t, err, "service postgres://db/a: "+want, url)
+	}
+	err := ask(t, "postgres:///a?host=/run/nowhere")
+	assert.ErrorContains(t, err, "dial unix /run/nowhere/.s.PGSQL.5432: connect: no such file or directory")
+}
+
 // A standby that does not let anybody in while it recovers is what every server
 // is for some time after a crash.
 func TestPostgresInRecovery(t *testing.T) {

@@ -19,6 +19,8 @@ import (
 	gmdatabase "github.com/golang-migrate/migrate/v4/database"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks/await"
 )
 
 // postgres is a connection to PostgreSQL.
@@ -46,7 +48,7 @@ const connectTime = 10 * time.Second
 func openPostgres(ctx context.Context, t target, o Options) (database, error) {
 	config, err := pgconn.ParseConfig(t.url)
 	if err != nil {
-		return nil, errURL
+		return nil, badSettings(err)
 	}
 	if !strings.HasPrefix(config.Host, "/") && strings.ContainsAny(config.Host, "@/?# ") {
 		return nil, errURL // the host may be a part of the password
@@ -79,6 +81,18 @@ func openPostgres(ctx context.Context, t target, o Options) (database, error) {
 // what cannot be parsed may be the password.
 var errURL = errors.New("the database URL is not valid: accepted is postgres://user:password@host:5432/name?sslmode=require. " +
 	"Special characters of a password have to be percent-encoded there, or give it as PGPASSWORD or by --password-file")
+
+// badSettings is errURL, unless it is a parameter that is wrong or the file that
+// it names.
+func badSettings(err error) error {
+	mistake := await.PostgresMistake(err)
+	for _, about := range []string{"failed to parse", "invalid port", "could not match"} {
+		if strings.HasPrefix(mistake.Error(), about) {
+			return errURL
+		}
+	}
+	return fmt.Errorf("a parameter of the database URL, or a variable in its place (PGSSLMODE and the like): %w", mistake)
+}
 
 func (p *postgres) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	conn, err := pgconn.ConnectConfig(ctx, p.config)
