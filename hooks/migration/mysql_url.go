@@ -42,12 +42,14 @@ func mysqlConfig(t target) (*mysql.Config, error) {
 			kept = append(kept, part)
 		}
 	}
-	if len(kept) > 0 {
-		base += "?" + strings.Join(kept, "&")
-	}
 	config, err := mysql.ParseDSN(base)
 	if err != nil {
 		return nil, errors.New("the database URL is not valid: accepted are mysql://user:password@host:3306/name and mysql://user:password@tcp(host:3306)/name")
+	}
+	if len(kept) > 0 {
+		if config, err = mysql.ParseDSN(base + "?" + strings.Join(kept, "&")); err != nil {
+			return nil, badParameters(base, kept)
+		}
 	}
 	if config.DBName == "" {
 		return nil, errors.New("the database URL has no database: mysql://user@host:3306/name")
@@ -58,6 +60,19 @@ func mysqlConfig(t target) (*mysql.Config, error) {
 		}
 	}
 	return config, tlsFrom(t.x, config)
+}
+
+// badParameters names those that the driver can't take. Their values may be
+// secret.
+func badParameters(base string, parameters []string) error {
+	var bad []string
+	for _, part := range parameters {
+		if _, err := mysql.ParseDSN(base + "?" + part); err != nil {
+			name, _, _ := strings.Cut(part, "=")
+			bad = append(bad, name)
+		}
+	}
+	return fmt.Errorf("database URL, after the ?: not valid is %s; values are as in timeout=5s, parseTime=true, tls=skip-verify", strings.Join(bad, ", "))
 }
 
 // tlsFrom reads the certificates that the x-tls- parameters name.
