@@ -238,6 +238,7 @@ func TestWhatCannotBeDoneIsExplained(t *testing.T) {
 		{name: "given to another user", who: nonroot, uid: 65532, gid: 65532, mode: 0o755, entry: "/data:0700:1000:1000", want: []string{"change the owner to 1000:1000", "runAsUser: 1000"}},
 		{name: "given to another group", who: nonroot, uid: 65532, gid: 65532, mode: 0o755, entry: "/data:0770::3000", want: []string{"change the owner to :3000", "fsGroup: 3000"}},
 		{name: "a setgid bit for another group", who: nonroot, uid: 65532, gid: 3000, mode: 0o755, entry: ":2775", want: []string{"setgid bit can be set only for one of our groups"}},
+		{name: "a mode that locks ourselves out", who: nonroot, uid: 65532, gid: 65532, mode: 0o755, entry: "/data:0500", want: []string{"make a file in", "/data is ours, but its mode gives its owner no right to write: ask for one like 0700"}},
 		{name: "a server that makes root nobody", who: user{squashed: true}, uid: 0, gid: 0, mode: 0o755, entry: "/data", want: []string{"permission denied", "capabilities"}},
 	}
 	for _, tt := range tests {

@@ -74,6 +74,8 @@ func (d *target) help(err error, mount mount) string {
 			"volumeMounts:\n- {mountPath: " + mount.point + ", readOnly: false}"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return "there is no room: a larger volume (resources.requests.storage of the claim, sizeLimit of an emptyDir), or remove what is not needed"
+	case errors.Is(err, unix.EACCES) && int(d.st.Uid) == os.Geteuid() && d.mode()&0o300 != 0o300:
+		return d.path + " is ours, but its mode gives its owner no right to write: ask for one like 0700"
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return "in the pod:\n" + d.securityContext()
 	}
