@@ -155,6 +155,18 @@ func TestUnpack(t *testing.T) {
 			require.NoError(t, err)
 			assert.FileExists(t, f.Output+"/mine", "the marker says that nothing is to do")
 
+			f.Strip = 0
+			_, err = fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			assert.FileExists(t, f.Output+"/top/bin/run", "the marker says that it was another part of the names")
+			f.Sum = sumOf(data)
+			for _, f.Strip = range []int{0, 1} {
+				_, err = fetchOne(t, f, Options{})
+				require.NoError(t, err)
+			}
+			assert.Equal(t, want, tree(t, f.Output))
+			f.Sum = Sum{}
+
 			next := serve(t, &server{data: tarOf(t, entry{name: "x/other", body: "v2", mode: 0o644})})
 			f.URL = next.URL
 			_, err = fetchOne(t, f, Options{})

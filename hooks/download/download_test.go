@@ -286,6 +286,20 @@ func TestASecondRunDoesNothing(t *testing.T) {
 			assert.Len(t, s.asked(), tt.gets)
 			only(t, filepath.Dir(out), "out")
 
+			f.Mode = 0o750
+			_, err = fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			after, err = os.Stat(out)
+			require.NoError(t, err)
+			assert.True(t, os.SameFile(before, after), "the file was replaced")
+			assert.Equal(t, f.Mode, after.Mode(), "another mode is asked for")
+			f.Mode = 0
+			_, err = fetchOne(t, f, Options{})
+			require.NoError(t, err)
+			after, err = os.Stat(out)
+			require.NoError(t, err)
+			assert.Equal(t, os.FileMode(0o750), after.Mode(), "none is asked for")
+
 			require.NoError(t, os.WriteFile(out, data[1:], 0o640))
 			_, err = fetchOne(t, f, Options{})
 			require.NoError(t, err)

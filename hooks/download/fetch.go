@@ -3,6 +3,7 @@
 package download
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,9 +41,6 @@ type version struct {
 var errUnchanged = errors.New("unchanged")
 
 func newFetch(f File, o Options, p *progress) *fetch {
-	if f.Mode == 0 {
-		f.Mode = defaultMode
-	}
 	if f.Unpack { // "." has no name to be put in place under
 		if path, err := filepath.Abs(f.Output); err == nil {
 			f.Output = path
@@ -120,7 +118,7 @@ func (x *fetch) run(ctx context.Context) error {
 	switch {
 	case done || errors.Is(err, errUnchanged):
 		x.o.Log.Info("nothing to do: the right content is in place", "output", x.Output)
-		return os.Remove(part.Name())
+		return errors.Join(x.setMode(), os.Remove(part.Name()))
 	case err == nil && x.Unpack:
 		err = x.unpack(ctx, part)
 	case err == nil:
@@ -165,7 +163,8 @@ func (x *fetch) inPlace(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if x.Unpack {
-		return x.marker().Sum == x.Sum.String(), nil
+		m := x.marker()
+		return m.Sum == x.Sum.String() && m.Strip == x.Strip, nil
 	}
 	f, _, err := openRegular(x.Output)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +185,7 @@ func (x *fetch) inPlace(ctx context.Context) (bool, error) {
 func (x *fetch) unchanged(v version) bool {
 	if x.Unpack {
 		m := x.marker()
-		return m.Length == v.Length && m.ETag == v.ETag && m.LastModified.Equal(v.LastModified) && (v.ETag != "" || !v.LastModified.IsZero())
+		return m.Strip == x.Strip && m.Length == v.Length && m.ETag == v.ETag && m.LastModified.Equal(v.LastModified) && (v.ETag != "" || !v.LastModified.IsZero())
 	}
 	info, err := os.Stat(x.Output)
 	// Published files have the server's date, so that one which was changed
@@ -197,17 +196,36 @@ func (x *fetch) unchanged(v version) bool {
 // markerName is the file in an unpacked directory that says what it is.
 const markerName = ".fetch.json"
 
-func (x *fetch) marker() (v version) {
-	v.Length = -1
+// unpacked is what the marker has: which archive, and what became of its names.
+type unpacked struct {
+	version
+	Strip int `json:"strip,omitempty"`
+}
+
+func (x *fetch) marker() (u unpacked) {
+	u.Length = -1
 	if data, err := os.ReadFile(filepath.Join(x.Output, markerName)); err == nil {
-		_ = json.Unmarshal(data, &v)
+		_ = json.Unmarshal(data, &u)
 	}
-	return v
+	return u
+}
+
+// setMode gives the file that is in place the mode that was asked for.
+func (x *fetch) setMode() error {
+	if x.Unpack || x.Mode == 0 {
+		return nil
+	}
+	info, err := os.Stat(x.Output)
+	if err != nil || info.Mode().Perm() == x.Mode {
+		return err
+	}
+	x.o.Log.Info("mode changed", "output", x.Output, "mode", x.Mode)
+	return os.Chmod(x.Output, x.Mode)
 }
 
 // publish puts what is whole and verified into its place.
 func (x *fetch) publish(part *partial) error {
-	if err := part.Chmod(x.Mode); err != nil {
+	if err := part.Chmod(cmp.Or(x.Mode, defaultMode)); err != nil {
 		return err
 	}
 	if t := x.version.LastModified; !t.IsZero() {

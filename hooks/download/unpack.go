@@ -37,7 +37,7 @@ func (x *fetch) unpack(ctx context.Context, part *partial) error {
 	if err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
-	data, err := json.Marshal(x.version)
+	data, err := json.Marshal(unpacked{x.version, x.Strip})
 	if err != nil {
 		return err
 	}
