@@ -656,12 +656,12 @@ func TestCheck(t *testing.T) {
 	require.Error(t, err)
 	for _, want := range []string{
 		"the URL is missing", "ftp://host/x: accepted are", "three slashes", "http://host/x?…: credentials", "http://host/x: credentials",
-		"the URL can't be read", "the output is missing", "output / is a directory", "strip 1", "/h is the output of two files",
+		"the URL can't be read", "the output is missing", "output / is a directory", "output /h/ is a directory", "strip 1", "/h is the output of two files",
 	} {
 		assert.ErrorContains(t, err, want)
 	}
 	assert.NotContains(t, err.Error(), "hunter22")
-	assert.Len(t, strings.Split(err.Error(), "\n"), 10)
+	assert.Len(t, strings.Split(err.Error(), "\n"), 11)
 }
 
 func TestRetryAfter(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +86,7 @@ func (f File) check(o Options) error {
 	}
 	if f.Output == "" {
 		add("the output is missing")
-	} else if base := filepath.Base(f.Output); (base == "/" || base == "." || base == "..") && !f.Unpack {
+	} else if base := filepath.Base(f.Output); (base == "/" || base == "." || base == ".." || strings.HasSuffix(f.Output, "/")) && !f.Unpack {
 		add("output %s is a directory: name the file", f.Output)
 	}
 	if f.Strip != 0 && !f.Unpack || f.Strip < 0 {
