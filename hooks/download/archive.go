@@ -314,7 +314,8 @@ func (e *extraction) finishDirs() error {
 		if err != nil || !info.IsDir() { // a later entry has taken its place
 			continue
 		}
-		if err := e.root.Chmod(d.name, d.mode|0o700); err != nil {
+		inherited := info.Mode() & fs.ModeSetgid // without it the group is not that of the volume
+		if err := e.root.Chmod(d.name, d.mode|0o700|inherited); err != nil {
 			return err
 		}
 		if d.time.IsZero() {

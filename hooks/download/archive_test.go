@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -338,6 +339,51 @@ func TestUnpackHere(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, map[string]string{"a": "-rw-r--r-- x"}, tree(t, dir))
 	only(t, filepath.Dir(dir), "here")
+}
+
+// A volume with fsGroup is the group's, and so is all that is unpacked there; a
+// directory that was made for it keeps its mode.
+func TestUnpackForAGroup(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root has a second group for certain")
+	}
+	const group = 2000
+	volume := t.TempDir()
+	require.NoError(t, os.Chown(volume, -1, group))
+	require.NoError(t, os.Chmod(volume, 0o775|fs.ModeSetgid))
+	made := filepath.Join(t.TempDir(), "made")
+	require.NoError(t, os.Mkdir(made, 0o750))
+	require.NoError(t, os.Chown(made, -1, group))
+	data := tarOf(t, entry{name: "d/", kind: tar.TypeDir, mode: 0o750}, entry{name: "d/a", body: "x", mode: 0o640}, entry{name: "e/b", body: "x", mode: 0o640})
+	s := serve(t, &server{data: data})
+	for _, tt := range []struct {
+		output, root, dir string
+		gid               uint32 // of what is in the directory
+	}{
+		{filepath.Join(volume, "out"), "dgrwxr-xr-x", "dgrwxr-x---", group},
+		{made, "drwxr-x---", "drwxr-x---", uint32(os.Getegid())},
+	} {
+		for range 2 { // the second replaces the first
+			_, err := fetchOne(t, File{URL: s.URL, Output: tt.output, Unpack: true}, Options{})
+			require.NoError(t, err)
+			look := func(name string) (string, uint32) {
+				info, err := os.Stat(filepath.Join(tt.output, name))
+				require.NoError(t, err)
+				return info.Mode().String(), info.Sys().(*syscall.Stat_t).Gid
+			}
+			mode, gid := look(".")
+			assert.Equal(t, tt.root, mode)
+			assert.EqualValues(t, group, gid)
+			for _, name := range []string{"d/a", "e/b"} {
+				mode, gid = look(name)
+				assert.Equal(t, "-rw-r-----", mode, name)
+				assert.Equal(t, tt.gid, gid, name)
+			}
+			mode, _ = look("d")
+			assert.Equal(t, tt.dir, mode)
+		}
+	}
 }
 
 // A volume is itself a mount, onto which nothing can be renamed.

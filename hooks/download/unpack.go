@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,7 +31,7 @@ func (x *fetch) unpack(ctx context.Context, part *partial) error {
 		return err
 	}
 	defer os.RemoveAll(stage)
-	if err := os.Chmod(stage, 0o755); err != nil {
+	if err := x.likeOutput(stage); err != nil {
 		return err
 	}
 	files, err := extract(ctx, part.File, part.size, stage, x.Strip, x.o.MaxUnpacked)
@@ -60,6 +61,22 @@ func (x *fetch) unpack(ctx context.Context, part *partial) error {
 	}
 	x.o.Log.Info("fetched and unpacked", "output", x.Output, "files", files, "bytes", part.size, "sum", x.Sum.String(), "from", shownURL(x.URL))
 	return errors.Join(os.Remove(part.Name()), syncDir(dir))
+}
+
+// likeOutput gives the stage mode and group of the directory that it is to
+// replace. A new one keeps the setgid bit that it has from its parent: on a
+// volume with fsGroup all belongs to the group.
+func (x *fetch) likeOutput(stage string) error {
+	made, err := os.Stat(stage)
+	if err != nil {
+		return err
+	}
+	mode := 0o755 | made.Mode()&fs.ModeSetgid
+	old, err := os.Stat(x.Output)
+	if err == nil && x.workDir() != x.Output && os.Chown(stage, -1, int(old.Sys().(*syscall.Stat_t).Gid)) == nil {
+		mode = old.Mode() | 0o700 // we have to get into it
+	}
+	return os.Chmod(stage, mode)
 }
 
 func syncFS(dir string) error {
