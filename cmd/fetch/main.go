@@ -130,6 +130,9 @@ func (s *settings) files(header http.Header) ([]download.File, error) {
 		if s.item.URL != "" {
 			return nil, errors.New("--url and --manifest are both given: write the URL into the manifest")
 		}
+		if s.item != (download.Item{Output: s.item.Output}) {
+			return nil, errors.New("--sha256, --sha512, --checksums, --unpack, --strip and --mode are about one file: write them into the manifest")
+		}
 		f, err := os.Open(s.manifest)
 		if err != nil {
 			return nil, fmt.Errorf("--manifest: %w", err)
@@ -157,9 +160,8 @@ func (s *settings) header(p *cli.Process) (http.Header, error) {
 	h := http.Header{}
 	var problems []error
 	add := func(where, line string) {
-		name, value, ok := strings.Cut(line, ":")
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
-		if !ok || name == "" || strings.ContainsAny(name, " \t") || strings.ContainsAny(value, "\r\n") {
+		name, value, ok := hooks.ParseHeader(line)
+		if !ok || !strings.Contains(line, ":") {
 			problems = append(problems, fmt.Errorf("%s: accepted is NAME: VALUE", where))
 			return
 		}
@@ -174,7 +176,8 @@ func (s *settings) header(p *cli.Process) (http.Header, error) {
 		if err != nil {
 			problems = append(problems, fmt.Errorf("--header-file: %w", err))
 		}
-		for i, line := range slices.Collect(strings.Lines(string(data))) {
+		text := strings.TrimPrefix(string(data), "\ufeff") // a byte order mark of Windows
+		for i, line := range slices.Collect(strings.Lines(text)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 				add(fmt.Sprintf("--header-file %s, line %d", s.headerFile, i+1), line)
 			}

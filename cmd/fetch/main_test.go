@@ -118,6 +118,9 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--url", "https://h/x"}, []string{"the output is missing"}},
 		{[]string{"--url", "https://h/x", "--output", "a", "--sha256", "abc"}, []string{`sha256 "abc": accepted are the 64 hexadecimal digits`}},
 		{[]string{"--url", "https://h/x", "--output", "a", "--manifest", "m"}, []string{"--url and --manifest"}},
+		{[]string{"--manifest", dir + "/m.yaml", "--sha256", strings.Repeat("0", 64)}, []string{"are about one file: write them into the manifest"}},
+		{[]string{"--manifest", dir + "/m.yaml", "--unpack"}, []string{"are about one file"}},
+		{[]string{"--url", "https://h/x", "--output", "a", "--header", "X A: hunter22", "--header", "X-A: hunter22\x01"}, []string{"--header, number 1", "--header, number 2"}},
 		{[]string{"--manifest", dir + "/bad.yaml"}, []string{"line 2: field outptu not found"}},
 		{[]string{"--manifest", dir + "/two.yaml"}, []string{"accepted are the 64", `mode "999"`}},
 		{[]string{"--manifest", dir + "/empty"}, []string{"there are no files in it"}},
@@ -140,7 +143,7 @@ func TestSecretsAreSentAndNotShown(t *testing.T) {
 	t.Parallel()
 	s, dir := serve(t, true), t.TempDir()
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	for name, data := range map[string]string{"ca.pem": string(cert), "headers": "X-Tenant: hunter22-tenant\n", "token": token + "\n"} {
+	for name, data := range map[string]string{"ca.pem": string(cert), "headers": "\ufeffX-Tenant: hunter22-tenant\n", "token": token + "\n"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600))
 	}
 	args := []string{"--url", s.URL + "/private/m?X-Amz-Signature=hunter22-signature", "--output", dir + "/m", "--ca", dir + "/ca.pem", "--header-file", dir + "/headers", "--log-level", "debug"}

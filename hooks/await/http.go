@@ -196,18 +196,11 @@ func parseStatus(text string) (ranges []statusRange, err error) {
 func parseHeaders(option string, lines []string) (http.Header, error) {
 	h := http.Header{}
 	for _, line := range lines {
-		name, value, _ := strings.Cut(line, ":")
-		value = strings.TrimSpace(value)
-		if name == "" || strings.ContainsFunc(name, notToken) || strings.ContainsAny(value, "\r\n\x00") {
+		name, value, ok := hooks.ParseHeader(line)
+		if !ok {
 			return nil, fmt.Errorf("option %q has no NAME:VALUE", option)
 		}
 		h.Add(name, value)
 	}
 	return h, nil
-}
-
-// notToken is true for what can't be in the name of a header.
-func notToken(r rune) bool {
-	letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
-	return !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
