@@ -290,3 +290,11 @@ func TestWait(t *testing.T) {
 	code, _, stderr = migrate(nil, "--database", u.String(), "--path", dir, "--wait", "1m", "up")
 	assert.Equal(t, 0, code, stderr)
 }
+
+// The URL may be the application's, with what is for its own client.
+func TestApplicationsURL(t *testing.T) {
+	t.Parallel()
+	db := dbtest.NewPostgres(t) + "&keepalives=1&gssencmode=disable&fallback_application_name=shop&binary_parameters=yes&pool_max_conns=3&default_query_exec_mode=exec"
+	code, _, stderr := migrate(nil, "--database", db, "--path", write(t, t.TempDir(), files), "up")
+	assert.Equal(t, 0, code, stderr)
+}

@@ -50,16 +50,6 @@ func Garbled(protocol string, err *error) {
 	}
 }
 
-// PostgresMistake is what pgconn says of settings that it cannot take, without
-// the settings, which it quotes before.
-func PostgresMistake(err error) error {
-	parts := strings.Split(err.Error(), "`")
-	if len(parts) != 3 { // it is not certain what was quoted
-		return errors.New("failed to parse the settings")
-	}
-	return errors.New(strings.TrimPrefix(parts[2], ": "))
-}
-
 // A kind of error decides what comes next. They are in the order in which they
 // come while a service starts: a later kind is progress.
 type kind int

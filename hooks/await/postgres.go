@@ -54,6 +54,7 @@ func parsePostgres(t *target) (Check, error) {
 	if err != nil {
 		return nil, PostgresMistake(err)
 	}
+	DropClientParameters(conf.RuntimeParams)
 	conf.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		f := pgproto3.NewFrontend(r, w)
 		f.SetMaxBodyLen(mostOfAnswer)

@@ -43,6 +43,8 @@ func TestPostgres(t *testing.T) {
 		{"query without a row", "postgres://" + user + "@" + host + "/postgres#query=SELECT 1 WHERE 1=2", nil, "no row"},
 		{"wrong query", "postgres://" + user + "@" + host + "/postgres#query=SELEKT", nil, ErrPermanent.Error()},
 		{"query on a table to come", "postgres://" + user + "@" + host + "/postgres#query=SELECT 1 FROM later", nil, "does not exist"},
+		{"an application's parameters", "postgres://" + user + "@" + host + "/postgres?keepalives=1&fallback_application_name=x&binary_parameters=yes&pool_max_conns=3&gssencmode=disable#query=SELECT 1", nil, ""},
+		{"one that matters", "postgres://" + user + "@" + host + "/postgres?gssencmode=require#query=SELECT 1", nil, "gssencmode"},
 		{"table", "postgres://" + user + "@" + host + "/postgres#table=public.users", nil, ""},
 		{"no table", "postgres://" + user + "@" + host + "/postgres#table=later", nil, "table later does not exist"},
 		{"version", "postgres://" + user + "@" + host + "/postgres#schema-version=7", nil, ""},

@@ -57,6 +57,7 @@ func openPostgres(ctx context.Context, t target, o Options) (database, error) {
 	if config.ConnectTimeout == 0 || !strings.Contains(t.url, "connect_timeout") && config.ConnectTimeout > connectTime {
 		config.ConnectTimeout = connectTime
 	}
+	await.DropClientParameters(config.RuntimeParams)
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = shorten(o.Application, 63)
 	}
