@@ -89,6 +89,7 @@ func command(dir, program string, args ...string) *exec.Cmd {
 func start(cmd *exec.Cmd, later func(func())) (*syncBuffer, error) {
 	out := &syncBuffer{}
 	cmd.Stdout, cmd.Stderr = out, out
+	cmd.WaitDelay = time.Second // one that PostgreSQL started may spin for minutes on a lock of one that was killed
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
