@@ -151,6 +151,7 @@ func (s *settings) complete(p *cli.Process) error {
 		o.Database, _, err = hooks.Secret(p.Environ, "DATABASE_URL")
 		note(err)
 	}
+	o.Database = strings.TrimSpace(o.Database) // a Secret made with echo ends in a line end
 	if o.Database == "" && err == nil {
 		note(errors.New("no database: give --database, MIGRATE_DATABASE or DATABASE_URL, as postgres://user@host:5432/name"))
 	}

@@ -87,6 +87,7 @@ func TestCommandLine(t *testing.T) {
 		{args: []string{"force", "2"}, environ: []string{"MIGRATE_PATH=" + dir, "DATABASE_URL_FILE=" + secret}, version: "2"},
 		{args: []string{"--path", dir, "--direction=down", "2"}, environ: []string{"MIGRATE_DATABASE=" + db, "DATABASE_URL=postgres://nowhere"}, version: "none"},
 		{args: []string{"--up"}, environ: []string{"MIGRATE_PATH=" + dir, "MIGRATE_DATABASE_FILE=" + secret}, version: "3"},
+		{args: []string{"--up"}, environ: []string{"MIGRATE_PATH=" + dir, "DATABASE_URL= " + db + "\r\n"}, version: "3"},
 	}
 	for i, s := range steps {
 		if i == 4 {
