@@ -150,18 +150,19 @@ func (b *bench) build(dir, bin, beside string) error {
 			b.candidates = append(b.candidates, &candidate{name: peer, before: []string{path, "--"}})
 		}
 	}
-	port, err := freePort()
-	if err != nil {
+	probed := func(name, init string) error {
+		address, err := freePort() // of its own: some are measured side by side
+		b.candidates = append(b.candidates, &candidate{name: name, before: []string{init, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=" + address}})
 		return err
 	}
-	b.candidates = append(b.candidates,
-		&candidate{name: withProbes, before: []string{ours, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=" + port}},
-		&candidate{name: withoutProbes, before: []string{ours, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=off"}},
-	)
-	for dir := range strings.SplitSeq(beside, ",") {
-		if dir != "" {
-			other := filepath.Join(dir, "cleanimg-init")
-			b.candidates = append(b.candidates, &candidate{name: other, before: []string{other, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=" + port}})
+	if err := probed(withProbes, ours); err != nil {
+		return err
+	}
+	b.candidates = append(b.candidates, &candidate{name: withoutProbes, before: []string{ours, "--"}, env: []string{"CLEANIMG_INIT_HTTP_LISTEN=off"}})
+	for _, dir := range strings.FieldsFunc(beside, func(r rune) bool { return r == ',' }) {
+		other := filepath.Join(dir, "cleanimg-init")
+		if err := probed(other, other); err != nil {
+			return err
 		}
 	}
 	if b.find("tini") == nil {
