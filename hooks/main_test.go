@@ -240,7 +240,7 @@ func newRecorder(t *testing.T) *recorder {
 	rec := &recorder{output: newCapture(t), log: newCapture(t)}
 	rec.Runner = &Runner{
 		Reaper: &testReaper, Log: slog.New(slog.NewTextHandler(rec.log.file, nil)),
-		Stderr: int(rec.output.file.Fd()), KillGrace: 2 * time.Second,
+		Stderr: &Stream{FD: int(rec.output.file.Fd())}, KillGrace: 2 * time.Second,
 		Event: func(e Event) {
 			rec.mu.Lock()
 			defer rec.mu.Unlock()

@@ -3,7 +3,6 @@
 package hooks
 
 import (
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,56 +27,49 @@ const drainLimit = 100 * time.Millisecond
 // outputs are the descriptors 1 and 2 of one try, and the relays behind them.
 type outputs struct {
 	stdout, stderr int
-	outputLock     *sync.Mutex // who writes to stdout holds it
-	errorsLock     *sync.Mutex
 	relays         []*relay
 	ends           []int  // to close when the process has them
 	errors         *relay // that of standard error, if there is one
 }
 
-// open prepares the output of a try for a process of user uid (-1: ours).
+// open prepares the output of a try for a process of user uid (-1: ours), which
+// is to arrive at the streams.
 //
 // A terminal is passed on as it is. Where both descriptors are one file they
 // share one pipe: through two, what came first could arrive last.
-func (o *outputs) open(mode Output, prefix string, uid int) (err error) {
-	stdout, stderr := o.stdout, o.stderr
+func (o *outputs) open(stdout, stderr *Stream, mode Output, prefix string, uid int) (err error) {
+	o.stdout, o.stderr = stdout.FD, stderr.FD
 	if mode == Inherit {
 		return nil
 	}
 	if mode == Plain {
 		prefix = ""
 	}
-	if canPipe(stderr) {
-		if o.errors, err = o.pipe(&o.stderr, prefix, uid); err != nil {
+	if canPipe(stderr.FD) {
+		if o.errors, o.stderr, err = o.pipe(stderr, prefix, uid); err != nil {
 			return err
 		}
-		if sameFile(stdout, stderr) {
+		if sameFile(stdout.FD, stderr.FD) {
 			o.stdout = o.stderr
 			return nil
 		}
 	}
-	if mode == Prefix && canPipe(stdout) {
-		_, err = o.pipe(&o.stdout, prefix, uid)
+	if mode == Prefix && canPipe(stdout.FD) {
+		_, o.stdout, err = o.pipe(stdout, prefix, uid)
 	}
 	return err
 }
 
-func (o *outputs) pipe(fd *int, prefix string, uid int) (*relay, error) {
-	writing := o.errorsLock
-	if fd == &o.stdout {
-		writing = o.outputLock
-	}
-	l, end, err := newRelay(*fd, prefix, writing)
-	if err != nil {
-		return nil, err
+func (o *outputs) pipe(to *Stream, prefix string, uid int) (l *relay, end int, err error) {
+	if l, end, err = newRelay(to, prefix); err != nil {
+		return nil, end, err
 	}
 	// So that another user can open /dev/stderr: a pipe is its maker's, 0600.
 	if uid >= 0 && unix.Fchown(end, uid, -1) != nil {
 		_ = unix.Fchmod(end, 0o622) // without CAP_CHOWN
 	}
-	*fd = end
 	o.relays, o.ends = append(o.relays, l), append(o.ends, end)
-	return l, nil
+	return l, end, nil
 }
 
 // closeEnds closes what only the process is to hold.

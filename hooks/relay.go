@@ -19,24 +19,6 @@ const (
 	longestLine = 16 << 10 // of a line with a prefix; longer ones are split
 )
 
-// WriteAll writes b to the descriptor, waiting where it is full, and gives up
-// where nobody can read it any more. Unlike [os.File] it never ends the program
-// because standard error is a broken pipe. It returns why it gave up.
-func WriteAll(fd int, b []byte) error {
-	for len(b) > 0 {
-		n, err := unix.Write(fd, b)
-		switch {
-		case n > 0:
-			b = b[n:]
-		case err == unix.EAGAIN:
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1)
-		case err != unix.EINTR:
-			return err
-		}
-	}
-	return nil
-}
-
 // A relay passes on what is written to a pipe, at once and unchanged or line by
 // line with a prefix, for as long as anybody holds the pipe's other end. A
 // destination that is broken is written to in vain; the pipe never fills
@@ -44,7 +26,7 @@ func WriteAll(fd int, b []byte) error {
 type relay struct {
 	file   *os.File
 	raw    syscall.RawConn
-	to     int
+	to     *Stream
 	prefix string
 	ended  chan struct{} // closed when the last holder of the pipe has gone
 
@@ -55,8 +37,7 @@ type relay struct {
 	cut     bool // the tail is not all there was
 	waiters []waiter
 
-	writing *sync.Mutex // shared by all that write there: a destination that stalls blocks one thread
-	partial []byte      // of a line, in prefix mode
+	partial []byte // of a line, in prefix mode; the lock of the stream guards it
 }
 
 // waiter wants to know when so much has been passed on.
@@ -67,7 +48,7 @@ type waiter struct {
 
 // newRelay makes a pipe and returns the end to write to, which the caller
 // closes. Nothing is read before start is called.
-func newRelay(to int, prefix string, writing *sync.Mutex) (l *relay, write int, err error) {
+func newRelay(to *Stream, prefix string) (l *relay, write int, err error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return nil, -1, fmt.Errorf("make a pipe: %w", err)
@@ -78,7 +59,7 @@ func newRelay(to int, prefix string, writing *sync.Mutex) (l *relay, write int, 
 		file := os.NewFile(uintptr(ends[0]), "pipe")
 		var raw syscall.RawConn
 		if raw, err = file.SyscallConn(); err == nil {
-			return &relay{file: file, raw: raw, to: to, prefix: prefix, writing: writing, ended: make(chan struct{})}, ends[1], nil
+			return &relay{file: file, raw: raw, to: to, prefix: prefix, ended: make(chan struct{})}, ends[1], nil
 		}
 	}
 	_ = unix.Close(ends[0])
@@ -220,10 +201,10 @@ func (l *relay) over() bool {
 }
 
 func (l *relay) write(b []byte) {
-	l.writing.Lock()
-	defer l.writing.Unlock()
+	l.to.mu.Lock()
+	defer l.to.mu.Unlock()
 	if l.prefix == "" {
-		_ = WriteAll(l.to, b)
+		_ = l.to.pass(b)
 		return
 	}
 	l.partial = append(l.partial, b...)
@@ -240,15 +221,15 @@ func (l *relay) write(b []byte) {
 		out = fmt.Appendf(out, "%s%s\n", l.prefix, l.partial[:end])
 		l.partial = slices.Delete(l.partial, 0, skip)
 	}
-	_ = WriteAll(l.to, out)
+	_ = l.to.pass(out)
 }
 
 // flush writes what has no line end yet as a line.
 func (l *relay) flush() {
-	l.writing.Lock()
-	defer l.writing.Unlock()
+	l.to.mu.Lock()
+	defer l.to.mu.Unlock()
 	if len(l.partial) > 0 {
-		_ = WriteAll(l.to, fmt.Appendf(nil, "%s%s\n", l.prefix, l.partial))
+		_ = l.to.pass(fmt.Appendf(nil, "%s%s\n", l.prefix, l.partial))
 		l.partial = l.partial[:0]
 	}
 }

@@ -23,7 +23,7 @@ import (
 type Runner struct {
 	Reaper *reaper.Reaper
 	Log    *slog.Logger
-	Stderr int // descriptor that standard error goes to; 0 is 2
+	Stderr *Stream // where standard error goes; nil: descriptor 2
 	Output Output
 	// KillGrace is the time from TERM to KILL for what is to be ended.
 	KillGrace time.Duration
@@ -59,9 +59,7 @@ type Runner struct {
 	mu     sync.Mutex // of events and relays
 	once   sync.Once
 	relays []*relay // that may still have something to pass on
-	out    int      // standard output, for tests; 0 is 1
-
-	writingOut, writingErr sync.Mutex // relays hold one while they write
+	out    *Stream  // standard output, for tests
 }
 
 // Run runs the stages one after another and returns the environment entries
@@ -296,6 +294,6 @@ func (r *Runner) graceOf(ctx context.Context) time.Duration {
 	return r.KillGrace
 }
 
-func (r *Runner) stderr() int { return cmp.Or(r.Stderr, 2) }
+func (r *Runner) stderr() *Stream { return cmp.Or(r.Stderr, standardError) }
 
-func (r *Runner) stdout() int { return cmp.Or(r.out, 1) }
+func (r *Runner) stdout() *Stream { return cmp.Or(r.out, standardOutput) }

@@ -440,13 +440,11 @@ func TestOneFileKeepsItsOrder(t *testing.T) {
 func TestStdoutIsUntouched(t *testing.T) {
 	rec := newRecorder(t)
 	stdout := newCapture(t)
-	rec.out = int(stdout.file.Fd())
+	rec.out = &Stream{FD: int(stdout.file.Fd())}
 	var out outputs
-	out.stdout, out.stderr = rec.out, rec.Stderr
-	out.outputLock, out.errorsLock = &rec.writingOut, &rec.writingErr
-	require.NoError(t, out.open(Plain, "", -1))
+	require.NoError(t, out.open(rec.out, rec.Stderr, Plain, "", -1))
 	defer out.closeEnds()
-	assert.Equal(t, rec.out, out.stdout, "the descriptor itself")
+	assert.Equal(t, rec.out.FD, out.stdout, "the descriptor itself")
 	assert.Len(t, out.relays, 1)
 	out.start()
 }
@@ -459,8 +457,8 @@ func TestTerminalIsPassedOn(t *testing.T) {
 	defer terminal.Close()
 	fd := int(terminal.Fd())
 	for _, mode := range []Output{Plain, Prefix, Inherit} {
-		out := outputs{stdout: fd, stderr: fd}
-		require.NoError(t, out.open(mode, "[x] ", -1))
+		var out outputs
+		require.NoError(t, out.open(&Stream{FD: fd}, &Stream{FD: fd}, mode, "[x] ", -1))
 		assert.Equal(t, outputs{stdout: fd, stderr: fd}, out)
 	}
 }
@@ -468,7 +466,7 @@ func TestTerminalIsPassedOn(t *testing.T) {
 func TestPrefix(t *testing.T) {
 	rec := newRecorder(t)
 	stdout := newCapture(t)
-	rec.out, rec.Output = int(stdout.file.Fd()), Prefix
+	rec.out, rec.Output = &Stream{FD: int(stdout.file.Fd())}, Prefix
 	_, err := rec.Run(t.Context(), each(
 		roleStep(t, "a", "alternate", "4"),
 		roleStep(t, "b", "stderr", "no line end"),
@@ -510,7 +508,7 @@ func TestBrokenStderr(t *testing.T) {
 	require.NoError(t, err)
 	r.Close()
 	defer w.Close()
-	rec.Stderr = int(w.Fd())
+	rec.Stderr = &Stream{FD: int(w.Fd())}
 	_, err = rec.Run(t.Context(), each(roleStep(t, "a", "lines", "20000", "3")), nil)
 	require.EqualError(t, err, `hook "a": exit code 3`, "it was not killed by SIGPIPE, nor were we")
 	var failure *Failure
@@ -523,12 +521,12 @@ func TestStalledStderr(t *testing.T) {
 	r, w, err := os.Pipe() // nobody reads
 	require.NoError(t, err)
 	defer r.Close()
-	rec.Stderr = int(w.Fd())
-	require.NoError(t, unix.SetNonblock(rec.Stderr, true))
+	rec.Stderr = &Stream{FD: int(w.Fd())}
+	require.NoError(t, unix.SetNonblock(rec.Stderr.FD, true))
 	for err == nil {
-		_, err = unix.Write(rec.Stderr, make([]byte, 4096))
+		_, err = unix.Write(rec.Stderr.FD, make([]byte, 4096))
 	}
-	require.NoError(t, unix.SetNonblock(rec.Stderr, false))
+	require.NoError(t, unix.SetNonblock(rec.Stderr.FD, false))
 	_, err = rec.Run(t.Context(), each(roleStep(t, "a", "complain", "unheard")), nil)
 	var failure *Failure
 	require.ErrorAs(t, err, &failure)
@@ -544,7 +542,7 @@ func TestStalledStderr(t *testing.T) {
 
 func TestNonblockingStderr(t *testing.T) {
 	rec := newRecorder(t)
-	require.NoError(t, unix.SetNonblock(rec.Stderr, true))
+	require.NoError(t, unix.SetNonblock(rec.Stderr.FD, true))
 	_, err := rec.Run(t.Context(), each(roleStep(t, "a", "lines", "50000", "0")), nil)
 	require.NoError(t, err)
 	rec.Flush(10 * time.Second)

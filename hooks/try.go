@@ -114,9 +114,8 @@ func (t *try) start(ctx context.Context, file int, env []string) (Result, error)
 		}
 		uid = id.UID
 	}
-	t.out = outputs{stdout: t.r.stdout(), stderr: t.r.stderr(), outputLock: &t.r.writingOut, errorsLock: &t.r.writingErr}
 	defer t.out.closeEnds()
-	if err := t.out.open(t.r.Output, "["+t.step.Name+"] ", uid); err != nil {
+	if err := t.out.open(t.r.stdout(), t.r.stderr(), t.r.Output, "["+t.step.Name+"] ", uid); err != nil {
 		t.out.start() // ends at once, with the pipe
 		return Result{}, err
 	}

@@ -594,10 +594,16 @@ func TestStopHookTimesOut(t *testing.T) {
 
 func TestLogFormatJSON(t *testing.T) {
 	t.Parallel()
-	in := Run(t, Options{Args: mainRan, Env: env("CLEANIMG_INIT_LOG_FORMAT=json", "CLEANIMG_INIT_UNKNOWN=1"), Files: []File{Hook("10-a", ran("a"))}})
+	in := Run(t, Options{Args: mainRan, Env: env("CLEANIMG_INIT_LOG_FORMAT=json", "CLEANIMG_INIT_UNKNOWN=1"), Files: []File{
+		Hook("10-a", ran("a")), Hook("20-halfway", "errpart halfway"),
+	}})
 	require.Zero(t, in.Wait())
 	require.NotEmpty(t, in.Stderr.Lines())
+	assert.Contains(t, in.Stderr.Lines(), "halfway", "a log line begins a new one")
 	for _, line := range in.Stderr.Lines() {
+		if line == "halfway" {
+			continue
+		}
 		var entry struct{ Time, Level, Msg string }
 		require.NoError(t, json.Unmarshal([]byte(line), &entry), "%s", line)
 		assert.NotEmpty(t, entry.Msg)

@@ -146,7 +146,7 @@ func (s *supervisor) stopped() *report.Failure {
 // newRunner returns what runs hooks and stop hooks.
 func (s *supervisor) newRunner() *hooks.Runner {
 	return &hooks.Runner{
-		Reaper: s.reaper, Log: s.log, Stderr: s.opts.Stderr,
+		Reaper: s.reaper, Log: s.log, Stderr: s.sink.to,
 		Output:    s.cfg.HookOutput.output(),
 		KillGrace: s.cfg.KillGrace.Duration, Parallel: s.cfg.HooksParallel > 1, AtOnce: int(s.cfg.HooksParallel), Foreground: s.foreground,
 		Clock: s.newClock, AtMost: s.atMost, Meter: s.newMeter,

@@ -16,12 +16,12 @@ import (
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
-// A sink writes log lines to a descriptor from a goroutine of its own, so that
+// A sink writes log lines to a stream from a goroutine of its own, so that
 // whoever logs never waits: a reader that has stalled, or has gone, delays
 // neither signals nor reaping. Lines that do not fit in the queue are counted,
 // and the count is written when there is room again.
 type sink struct {
-	fd      int
+	to      *hooks.Stream
 	redact  func([]byte) []byte
 	start   sync.Once
 	lines   chan []byte
@@ -32,8 +32,8 @@ type sink struct {
 
 const sinkLines = 512
 
-func newSink(fd int, redact func([]byte) []byte) *sink {
-	return &sink{fd: fd, redact: redact}
+func newSink(to *hooks.Stream, redact func([]byte) []byte) *sink {
+	return &sink{to: to, redact: redact}
 }
 
 // Write takes one line. It never blocks and never fails.
@@ -53,14 +53,14 @@ func (s *sink) Write(line []byte) (int, error) {
 }
 
 func (s *sink) loop() {
-	if _, err := unix.IoctlGetInt(s.fd, unix.TIOCGPGRP); err == nil {
+	if _, err := unix.IoctlGetInt(s.to.FD, unix.TIOCGPGRP); err == nil {
 		blockTTOU()
 	}
 	for line := range s.lines {
 		if n := s.dropped.Swap(0); n > 0 {
-			_ = hooks.WriteAll(s.fd, []byte("cleanimg-init: "+strconv.FormatInt(n, 10)+" log lines dropped: nobody read them\n"))
+			_ = s.to.WriteLine([]byte("cleanimg-init: " + strconv.FormatInt(n, 10) + " log lines dropped: nobody read them\n"))
 		}
-		_ = hooks.WriteAll(s.fd, s.redact(line))
+		_ = s.to.WriteLine(s.redact(line))
 		if s.pending.Add(-1) == 0 {
 			select {
 			case s.idle <- struct{}{}:

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleanstart-dev/cleanimg-init/hooks"
 )
 
 func same(b []byte) []byte { return b }
@@ -29,7 +31,7 @@ func pipe(t *testing.T) (*os.File, int) {
 
 func TestSinkKeepsOrderAndRedacts(t *testing.T) {
 	r, w := pipe(t)
-	s := newSink(w, func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("hunter2"), []byte("***")) })
+	s := newSink(&hooks.Stream{FD: w}, func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("hunter2"), []byte("***")) })
 	_, _ = io.WriteString(s, "one hunter2\n")
 	_, _ = io.WriteString(s, "two\n")
 	s.flush(10 * time.Second)
@@ -42,7 +44,7 @@ func TestSinkKeepsOrderAndRedacts(t *testing.T) {
 // A reader that has stalled costs lines, never time; what was lost is said.
 func TestSinkDropsLinesThatNobodyReads(t *testing.T) {
 	r, w := pipe(t)
-	s := newSink(w, same)
+	s := newSink(&hooks.Stream{FD: w}, same)
 	line := strings.Repeat("x", 1023) + "\n"
 	const lines = 10 * sinkLines
 	for range lines {
@@ -67,7 +69,7 @@ func TestSinkDropsLinesThatNobodyReads(t *testing.T) {
 func TestSinkSurvivesAReaderThatIsGone(t *testing.T) {
 	r, w := pipe(t)
 	require.NoError(t, r.Close())
-	s := newSink(w, same)
+	s := newSink(&hooks.Stream{FD: w}, same)
 	for range 3 {
 		_, _ = io.WriteString(s, "nobody reads this\n")
 	}

@@ -157,7 +157,7 @@ func newSupervisor(c Config, o Options) *supervisor {
 		serving: make(chan struct{}),
 	}
 	s.exitCode.Store(128 + int32(syscall.SIGKILL)) // what leaving does to a command
-	s.sink = newSink(o.Stderr, s.redact.Bytes)
+	s.sink = newSink(&hooks.Stream{FD: o.Stderr}, s.redact.Bytes)
 	s.log = newLogger(s.sink, c.LogFormat, c.LogLevel.Level)
 	s.gauge.log, s.ledger.limits = s.log, s.gauge.last
 	s.ledger.orphans, s.ledger.method, s.ledger.redact = s.reaper.Orphans, s.reaper.KillMethod, s.redact

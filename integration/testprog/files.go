@@ -25,6 +25,12 @@ func printErr(args []string) error {
 	return err
 }
 
+// errpart TEXT... on stderr, without the end of a line.
+func errPart(args []string) error {
+	_, err := os.Stderr.WriteString(strings.Join(args, " "))
+	return err
+}
+
 // errlines N: numbered lines on stderr.
 func errLines(args []string) error {
 	n, err := strconv.Atoi(args[0])

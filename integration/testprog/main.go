@@ -71,6 +71,7 @@ func init() {
 		// files.go
 		"print":    printText,
 		"err":      printErr,
+		"errpart":  errPart,
 		"errlines": errLines,
 		"spam":     spam,
 		"write":    writeFile,
