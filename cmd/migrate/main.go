@@ -149,6 +149,7 @@ func (s *settings) complete(p *cli.Process) error {
 	}
 	if o.Database == "" {
 		o.Database, _, err = hooks.Secret(p.Environ, "DATABASE_URL")
+		p.WarnUnreplaced("DATABASE_URL", o.Database)
 		note(err)
 	}
 	o.Database = strings.TrimSpace(o.Database) // a Secret made with echo ends in a line end

@@ -109,6 +109,7 @@ func (t Tool) settings(f *Flags, p *Process, words parsed) error {
 	for _, text := range f.unknown(t, environ) {
 		p.Log.Warn(text)
 	}
+	f.warnUnreplaced(p)
 	if t.Check != nil && words.whole {
 		problems = append(problems, t.Check(p))
 	}

@@ -143,6 +143,20 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	assert.Contains(t, stderr, "ask: unknown flag: --never: see --help")
 }
 
+// What Kubernetes has not replaced is named, wherever it is given, and no secret
+// beside it.
+func TestUnreplacedReferences(t *testing.T) {
+	t.Parallel()
+	var s settings
+	ask := tool(&s, func(context.Context, *Process) error { return nil })
+	_, _, stderr := execute(ask, []string{"ASK_SERVICE=tcp://$(HOST) tcp://$HOST:1"}, "--header", "x$(DB_PASSWORD)s3cr3t", "$(A.b-c)", "$()", "$(a b)", "--", "$(THEIRS)")
+	assert.Equal(t, 3, strings.Count(stderr, "is not replaced"), stderr)
+	for _, want := range []string{"--service: the reference to HOST is", "--header: the reference to DB_PASSWORD is", "argument: the reference to A.b-c is"} {
+		assert.Contains(t, stderr, want)
+	}
+	assert.NotContains(t, stderr, "s3cr3t")
+}
+
 // One run tells all that has to be corrected, and what may be the reason.
 func TestChecksAreReportedWithBadValues(t *testing.T) {
 	t.Parallel()
