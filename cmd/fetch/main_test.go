@@ -102,6 +102,27 @@ func TestOptions(t *testing.T) {
 	assert.FileExists(t, dir+"/v")
 }
 
+// A file that somebody else has put in place is right all the same.
+func TestModeOfSomebodyElsesFile(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file to somebody else")
+	}
+	s, out := serve(t, false), t.TempDir()+"/m"
+	data := []byte("content of /m")
+	require.NoError(t, os.WriteFile(out, data, 0o644))
+	require.NoError(t, os.Chown(out, 65532, -1))
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self, "--url", s.URL+"/m", "--output", out, "--sha256", sha(data), "--mode", "0600")
+	cmd.Env = []string{roleVariable + "=1"}
+	only := []syscall.SysProcIDMap{{HostID: 0, Size: 1}} // so that root is no more than the owner of the directory
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: only, GidMappings: only}
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", text)
+	assert.Contains(t, string(text), `level=WARN msg="mode not changed: the file is not ours" output=`+out+" mode=-rw-r--r-- wanted=-rw-------")
+}
+
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

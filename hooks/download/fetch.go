@@ -211,7 +211,9 @@ func (x *fetch) marker() (u unpacked) {
 	return u
 }
 
-// setMode gives the file that is in place the mode that was asked for.
+// setMode gives the file that is in place the mode that was asked for. It may be
+// somebody else's (the kubelet has made it the group's, and we run as another
+// user now): then it is as right as it was, and its mode is only told.
 func (x *fetch) setMode() error {
 	if x.Unpack || x.Mode == 0 {
 		return nil
@@ -220,8 +222,15 @@ func (x *fetch) setMode() error {
 	if err != nil || info.Mode().Perm() == x.Mode {
 		return err
 	}
-	x.o.Log.Info("mode changed", "output", x.Output, "mode", x.Mode)
-	return os.Chmod(x.Output, x.Mode)
+	err = os.Chmod(x.Output, x.Mode)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		x.o.Log.Warn("mode not changed: the file is not ours", "output", x.Output, "mode", info.Mode(), "wanted", x.Mode)
+		return nil
+	case err == nil:
+		x.o.Log.Info("mode changed", "output", x.Output, "mode", x.Mode)
+	}
+	return err
 }
 
 // publish puts what is whole and verified into its place.
