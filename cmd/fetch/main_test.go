@@ -128,6 +128,7 @@ func TestBadSettings(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(dir+"/bad.yaml", []byte("files:\n- {url: https://h/x, outptu: a}\n"), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/two.yaml", []byte("files:\n- {url: https://h/x, output: a, sha256: abc}\n- {url: 'ftp://h/x', output: b, mode: '999'}\n"), 0o600))
+	require.NoError(t, os.WriteFile(dir+"/dir.yaml", []byte("files:\n- {url: https://h/x, output: a/}\n- {url: https://h/y, output: b/, unpack: true}\n"), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/headers", []byte("# ours\nX-A: b\nhunter22\n"), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/empty", nil, 0o600))
 	tests := []struct {
@@ -144,6 +145,7 @@ func TestBadSettings(t *testing.T) {
 		{[]string{"--url", "https://h/x", "--output", "a", "--header", "X A: hunter22", "--header", "X-A: hunter22\x01"}, []string{"--header, number 1", "--header, number 2"}},
 		{[]string{"--manifest", dir + "/bad.yaml"}, []string{"line 2: field outptu not found"}},
 		{[]string{"--manifest", dir + "/two.yaml"}, []string{"accepted are the 64", `mode "999"`}},
+		{[]string{"--manifest", dir + "/dir.yaml"}, []string{"output " + dir + "/a/ is a directory: name the file"}},
 		{[]string{"--manifest", dir + "/empty"}, []string{"there are no files in it"}},
 		{[]string{"--url", "https://h/x", "--output", "a", "--header-file", dir + "/headers", "--header", "hunter22", "--token-env", "NONE", "--ca", dir + "/empty"}, []string{"line 3: accepted is NAME: VALUE", "--header, number 1", "--token-env NONE: the variable is not set", "no certificate in it"}},
 		{[]string{"--url", "http://user:hunter22@h/x", "--output", "a"}, []string{"credentials would be sent in clear text"}},

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -65,6 +66,9 @@ func (i Item) File(dir string, header http.Header) (File, error) {
 	f := File{URL: i.URL, Output: i.Output, Checksums: i.Checksums, Unpack: i.Unpack, Strip: i.Strip, Header: header}
 	if dir != "" && i.Output != "" && !filepath.IsAbs(i.Output) {
 		f.Output = filepath.Join(dir, i.Output)
+		if strings.HasSuffix(i.Output, "/") {
+			f.Output += "/" // for Check, to which it is a directory
+		}
 	}
 	var problems []error
 	add := func(err error) {
