@@ -87,7 +87,7 @@ func lookup(name, shown, dir string, env []string, who *Identity) (string, error
 func remedy(name string) string {
 	switch base := filepath.Base(name); {
 	case slices.Contains([]string{"sh", "ash", "bash", "dash"}, base):
-		return fmt.Sprintf(`there is no %s in this image: name the program itself, in a Dockerfile as a list: CMD ["/app/server", "--verbose"]`, base)
+		return fmt.Sprintf(`where an image has no %s, name the program itself, in a Dockerfile as a list: CMD ["/app/server", "--verbose"]`, base)
 	case strings.Contains(name, " "):
 		return "it is one argument, with a space in it: make each word an item of the list"
 	}
