@@ -98,10 +98,13 @@ func (w *web) redirect(req *http.Request, via []*http.Request) error {
 	if len(w.status) > 0 || len(via) >= most || !strings.EqualFold(req.URL.Hostname(), first.Hostname()) {
 		return http.ErrUseLastResponse
 	}
-	req.Header.Del("Referer") // the query may have a secret
 	elsewhere := func(r *http.Request) bool { return !hooks.SameOrigin(first, r.URL) }
 	if elsewhere(req) || slices.ContainsFunc(via, elsewhere) {
 		req.Header = http.Header{"User-Agent": {userAgent}}
+	} else {
+		// Package http leaves some out where only the case of the host differs, and
+		// adds a Referer, in which a secret of the query could be.
+		req.Header = via[0].Header.Clone()
 	}
 	return nil
 }

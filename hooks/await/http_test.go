@@ -173,13 +173,27 @@ func TestHTTPRedirectsKeepCredentials(t *testing.T) {
 func TestHTTPRedirectsToTheDefaultPort(t *testing.T) {
 	t.Parallel()
 	for from, to := range map[string]string{"http://api/": "http://api:80/", "https://api:443/": "https://api/", "http://API/": "http://api/"} {
-		first := httptest.NewRequest(http.MethodGet, from, nil)
-		next := httptest.NewRequest(http.MethodGet, to, nil)
-		next.Header.Set("X-Token", "hunter22")
-		require.NoError(t, (&web{}).redirect(next, []*http.Request{first}), from)
-		assert.Equal(t, "hunter22", next.Header.Get("X-Token"), from)
+		var last *http.Request
+		w := &web{url: from, login: credentials{user: "app", password: "hunter22"}, send: http.Header{"X-Token": {"hunter22"}}}
+		w.client = &http.Client{CheckRedirect: w.redirect, Transport: roundTrip(func(r *http.Request) *http.Response {
+			answer := httptest.NewRecorder()
+			if last = r; r.URL.String() == from {
+				http.Redirect(answer, r, to, http.StatusFound)
+			}
+			return answer.Result()
+		})}
+		require.NoError(t, w.check(t.Context()), from)
+		require.Equal(t, to, last.URL.String())
+		_, password, _ := last.BasicAuth()
+		assert.Equal(t, "hunter22", password, from)
+		assert.Equal(t, "hunter22", last.Header.Get("X-Token"), from)
+		assert.Empty(t, last.Referer(), from)
 	}
 }
+
+type roundTrip func(*http.Request) *http.Response
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
 
 // Credentials that were not sent cannot have been rejected.
 func TestHTTPRedirectedToAPrivatePlace(t *testing.T) {

@@ -420,6 +420,31 @@ func TestCredentialsStayAtHome(t *testing.T) {
 	assert.Len(t, own, 2, "nothing was asked for")
 }
 
+// The name of a host has no case.
+func TestCredentialsForTheHostInCapitals(t *testing.T) {
+	t.Parallel()
+	const from, to = "https://API/m", "https://api/m"
+	var last *http.Request
+	_, err := fetchOne(t, File{URL: from, Header: http.Header{"Authorization": {"Bearer hunter22"}, "X-Api-Key": {"hunter22"}}}, Options{
+		Transport: roundTrip(func(r *http.Request) *http.Response {
+			answer := httptest.NewRecorder()
+			if last = r; r.URL.String() == from {
+				http.Redirect(answer, r, to, http.StatusFound)
+			}
+			return answer.Result()
+		}),
+	})
+	require.NoError(t, err)
+	assert.Equal(t, to, last.URL.String())
+	assert.Equal(t, "Bearer hunter22", last.Header.Get("Authorization"))
+	assert.Equal(t, "hunter22", last.Header.Get("X-Api-Key"))
+	assert.Empty(t, last.Referer())
+}
+
+type roundTrip func(*http.Request) *http.Response
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
+
 func TestTLSAndItsEnd(t *testing.T) {
 	t.Parallel()
 	plain := serve(t, &server{data: []byte("x")})

@@ -35,13 +35,15 @@ func (x *fetch) redirect(req *http.Request, via []*http.Request) error {
 	for _, r := range via {
 		own = own && hooks.SameOrigin(first, r.URL)
 	}
-	if !own {
+	if own { // all, and no Referer; package http leaves some out where only the case of the host differs
+		req.Header = via[0].Header.Clone()
+	} else {
 		for name := range x.Header {
 			req.Header.Del(name)
 		}
 		req.Header.Del("Authorization")
+		req.Header.Del("Referer") // which could have a signature, in the query
 	}
-	req.Header.Del("Referer") // the query of the first URL may be a signature
 	return nil
 }
 
