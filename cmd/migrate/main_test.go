@@ -145,6 +145,7 @@ func TestMistakes(t *testing.T) {
 		"sslmode":          {[]string{"--path", dir, "--database", "postgres://u:hunter22@h/d?sslmode=always", "up"}, "PGSSLMODE and the like): failed to configure TLS (sslmode is invalid)"},
 		"MySQL's timeout":  {[]string{"--path", dir, "--database", "mysql://u:hunter22@h/d?parseTime=true&timeout=5&tls=hunter22", "up"}, "after the ?: not valid is timeout, tls; values"},
 		"MySQL's password": {[]string{"--path", dir, "--database", "mysql://u:hun?hunter22=1@h/d?timeout=5", "up"}, "after the ?: not valid is timeout; values"},
+		"and its rest":     {[]string{"--path", dir, "--database", "mysql://u:p/w?hunter22@h/d", "up"}, "the database URL is not valid"},
 		"bad port of two":  {[]string{"--path", dir, "--database", "postgres://u:hunter22@h:1,h:hunter22/d", "up"}, "the database URL is not valid"},
 		"no scheme":        {[]string{"--path", dir, "--database", "hunter22", "up"}, "has no scheme"},
 		"no source":        {[]string{"--path", "/nowhere", "up"}, "open /nowhere"},

@@ -43,13 +43,14 @@ func mysqlConfig(t target) (*mysql.Config, error) {
 		}
 	}
 	config, err := mysql.ParseDSN(base)
-	if err != nil {
-		return nil, errors.New("the database URL is not valid: accepted are mysql://user:password@host:3306/name and mysql://user:password@tcp(host:3306)/name")
-	}
-	if len(kept) > 0 {
-		if config, err = mysql.ParseDSN(base + "?" + strings.Join(kept, "&")); err != nil {
+	if err == nil && len(kept) > 0 {
+		config, err = mysql.ParseDSN(base + "?" + strings.Join(kept, "&"))
+		if err != nil && !strings.Contains(query, "@") { // else the ? may be one of the password
 			return nil, badParameters(base, kept)
 		}
+	}
+	if err != nil {
+		return nil, errors.New("the database URL is not valid: accepted are mysql://user:password@host:3306/name and mysql://user:password@tcp(host:3306)/name")
 	}
 	if config.DBName == "" {
 		return nil, errors.New("the database URL has no database: mysql://user@host:3306/name")
