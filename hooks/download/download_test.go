@@ -672,6 +672,7 @@ func TestCheck(t *testing.T) {
 		{URL: "http://user:hunter22@host/x?sig=hunter22", Output: "/d"},
 		{URL: "http://host/x", Output: "/e", Header: secret},
 		{URL: "https://ho st/%zz?hunter22", Output: "/f"},
+		{URL: "https://user:hunter22/x@host/x", Output: "/i"},
 		{URL: "https://host/x"},
 		{URL: "https://host/x", Output: "/"},
 		{URL: "https://host/x", Output: "/g", Strip: 1},
@@ -681,12 +682,12 @@ func TestCheck(t *testing.T) {
 	require.Error(t, err)
 	for _, want := range []string{
 		"the URL is missing", "ftp://host/x: accepted are", "three slashes", "http://host/x?…: credentials", "http://host/x: credentials",
-		"the URL can't be read", "the output is missing", "output / is a directory", "output /h/ is a directory", "strip 1", "/h is the output of two files",
+		"the URL can't be read: invalid", "the URL can't be read: special characters", "the output is missing", "output / is a directory", "output /h/ is a directory", "strip 1", "/h is the output of two files",
 	} {
 		assert.ErrorContains(t, err, want)
 	}
 	assert.NotContains(t, err.Error(), "hunter22")
-	assert.Len(t, strings.Split(err.Error(), "\n"), 11)
+	assert.Len(t, strings.Split(err.Error(), "\n"), 12)
 }
 
 func TestRetryAfter(t *testing.T) {

@@ -74,6 +74,8 @@ func (f File) check(o Options) error {
 	switch {
 	case f.URL == "":
 		add("the URL is missing")
+	case err != nil && strings.Contains(f.URL, "@"): // what can't be read may be the password
+		add("the URL can't be read: special characters of a password in it (: / ? # [ ] @ %% and blanks) are written %%XX")
 	case err != nil:
 		add("the URL can't be read: %w", withoutURL(err))
 	case u.Scheme == "file" && (u.Host == "" || u.Host == "localhost"):
