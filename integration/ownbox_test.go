@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -111,6 +113,35 @@ func TestStepsHaveTheirGroups(t *testing.T) {
 			in.Signal(15)
 			assert.Zero(t, in.Wait())
 			assert.Zero(t, groupsIn(dir), "groups that were left")
+		})
+	}
+}
+
+// TestGroupsNearThePidsLimit: the gate by which a step gets its group is a Go
+// program, and the pids limit may have no room for its threads. Then the step is
+// started without, rather than taken for one that failed.
+func TestGroupsNearThePidsLimit(t *testing.T) {
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("needs a static busybox, as a program of one thread")
+	}
+	for _, limit := range []int{18, 19, 20, 21} {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
+			t.Parallel()
+			dir, o := unifiedBox(t, Options{Root: true}, false)
+			if b := newLimitBox(t, 0, limit); b.v2 {
+				b.write(dir, "pids.max", strconv.Itoa(limit))
+			} else {
+				o.Groups = append(o.Groups, b.pids)
+				o.Mounts = append(o.Mounts, Mount{Host: b.pids, Inside: "/pids", ReadOnly: true})
+			}
+			o.Mounts = append(o.Mounts, Mount{Host: busybox, Inside: "/bin/busybox", ReadOnly: true})
+			o.Args = []string{"/bin/busybox", "sh", "-c", "exit 7"}
+			o.Files = []File{Step("10-a.yaml", "run: [/bin/busybox, touch, /tmp/ran]")}
+			in := Run(t, o)
+			assert.Equal(t, 7, in.Wait(), "%s", in.Stderr)
+			assert.True(t, in.ran("/tmp/ran"))
+			assert.NotContains(t, in.Stderr.String(), "runtime:")
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,26 +57,34 @@ func Gate(argv []string) {
 }
 
 // passGate becomes the child. It returns only when that fails.
+//
+// The runtime ends us where it can't have a thread, and after the mark that would
+// pass for the child's own end. So what makes threads, a locked goroutine and a
+// collection, comes before it or not at all.
 func passGate(stderr int, path string, args []string) (code int) {
 	const failed = 1
-	talk, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, gateLowest)
-	if err != nil || unix.Dup3(stderr, 2, 0) != nil || unix.Close(stderr) != nil {
-		return failed
-	}
-	if !gateOpens(talk) {
-		return failed // nobody waits for us any more
-	}
-	env := syscall.Environ()
-	for i := range env {
-		env[i] = strings.TrimPrefix(env[i], gateDisguise)
-	}
-	if _, err := unix.Write(talk, []byte(gatePassed)); err != nil {
-		return failed
-	}
-	err = withEmptyMask(func() error { return syscall.Exec(path, args, env) })
-	var errno syscall.Errno
-	errors.As(err, &errno)
-	_, _ = unix.Write(talk, strconv.AppendInt(nil, int64(errno), 10))
+	debug.SetGCPercent(-1)
+	_ = withEmptyMask(func() error {
+		talk, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, gateLowest)
+		if err != nil || !gateOpens(talk) {
+			return err // nobody waits for us any more
+		}
+		env := syscall.Environ()
+		for i := range env {
+			env[i] = strings.TrimPrefix(env[i], gateDisguise)
+		}
+		if err := errors.Join(unix.Dup3(stderr, 2, 0), unix.Close(stderr)); err != nil {
+			return err
+		}
+		if _, err := unix.Write(talk, []byte(gatePassed)); err != nil {
+			return err
+		}
+		err = syscall.Exec(path, args, env)
+		var errno syscall.Errno
+		errors.As(err, &errno)
+		_, err = unix.Write(talk, strconv.AppendInt(nil, int64(errno), 10))
+		return err
+	})
 	return failed
 }
 
