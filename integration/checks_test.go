@@ -176,6 +176,20 @@ func TestExecCheckIsLikeTheCommand(t *testing.T) {
 	assert.NotContains(t, in.Stdout.String(), "output")
 }
 
+// TestExecCheckThatCannotRun: waiting does not help, so it is said at once, once.
+func TestExecCheckThatCannotRun(t *testing.T) {
+	t.Parallel()
+	in := Run(t, Options{Args: do("trap", "-on", "TERM=3"), Env: env("CLEANIMG_INIT_READINESS_CHECK=exec:/no/such/program#period=100ms")})
+	in.eventually("three runs", func() bool {
+		_, body, err := in.Get("/status")
+		return err == nil && strings.Contains(body, `"state":"failing"`)
+	})
+	in.Signal(syscall.SIGTERM)
+	assert.Equal(t, 3, in.Wait())
+	const line = `msg="check cannot be run" check=readiness err="/no/such/program: no such file or directory"`
+	assert.Equal(t, 1, strings.Count(in.Stderr.String(), line), "%s", in.Stderr)
+}
+
 // TestHangingCheck: what does not answer delays no probe, nor the end.
 func TestHangingCheck(t *testing.T) {
 	t.Parallel()

@@ -4,7 +4,9 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cleanstart-dev/cleanimg-init/hooks"
@@ -116,7 +118,15 @@ func (s *supervisor) newMonitor(w *watch, name string, check probes.Check) *prob
 	m := &probes.Monitor{
 		Name: name, Check: check,
 		Benefit: name == report.LivenessCheck, Once: name == report.StartupCheck,
-		Try: func(ctx context.Context) error { return check.Try(ctx, &w.exec) },
+	}
+	var unable sync.Once
+	m.Try = func(ctx context.Context) error {
+		err := check.Try(ctx, &w.exec)
+		var errno syscall.Errno
+		if check.Program() != "" && errors.As(err, &errno) { // waiting does not help
+			unable.Do(func() { s.log.Warn("check cannot be run", "check", name, "err", err) })
+		}
+		return err
 	}
 	before := m.First()
 	m.Changed = func(now report.Check) {
