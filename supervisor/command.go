@@ -317,6 +317,9 @@ func (c *tended) over() int {
 	c.exitCode.Store(int32(code))
 	lived := time.Duration(0)
 	c.ledger.update(func(r *report.Report) {
+		if exit.At.Before(r.Command.StartedAt) { // it was over before we saw that it runs
+			r.Command.StartedAt = exit.At
+		}
 		r.Command.EndedAt, r.Command.Code = exit.At, &code
 		lived = exit.At.Sub(r.Command.StartedAt)
 		r.Failure = c.ended
