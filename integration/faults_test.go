@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,4 +115,21 @@ func TestFewDescriptors(t *testing.T) {
 	assert.Equal(t, 9, in.Wait(), "%s", in.Stderr)
 	assert.Less(t, time.Since(begin), patience)
 	assert.Equal(t, []string{"a", "stop"}, order(in))
+}
+
+// TestTooFewDescriptors: where there are not enough for a hook it fails, in words,
+// and PID 1 lives; the Go runtime has its own before.
+func TestTooFewDescriptors(t *testing.T) {
+	t.Parallel()
+	b := newLimitBox(t, 0, 100) // whose files are kept open
+	for i := range 40 {
+		n := strconv.Itoa(10 + i/2)
+		in := Run(t, b.in(Options{
+			Program: "/bin/testprog",
+			Args:    append([]string{"nofile", n, n, ";", "exec", "/bin/cleanimg-init"}, do("exit", "7")...),
+			Files:   []File{Hook("10-a", "exit 0")},
+			Env:     env("CLEANIMG_INIT_HTTP_LISTEN=off"),
+		}))
+		assert.Contains(t, []int{7, 125}, in.Wait(), "%s: %s", n, in.Stderr)
+	}
 }

@@ -68,6 +68,7 @@ func (s *supervisor) runHooks() *report.Failure {
 	if failure := s.stopped(); failure != nil || s.plan.Len() == 0 {
 		return failure
 	}
+	openPoller()
 	s.reserveThreads(hooksReserve)
 	s.ledger.phase(report.Hooks)
 	ctx, cancel := context.WithCancelCause(context.Background())

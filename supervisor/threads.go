@@ -48,6 +48,11 @@ func (s *supervisor) reserveThreads(n int) {
 	})
 }
 
+// openPoller has the Go runtime open what its timers wait with: it ends the program
+// where that is refused, as it can be once hooks have their files. Without hooks
+// the timer of the start does so.
+func openPoller() { time.AfterFunc(time.Hour, func() {}).Stop() }
+
 // affordable is how many threads the pids limit leaves room for: trying to make
 // more would be what this is to prevent.
 func affordable(threads int, box *cgroup.Box) int {
