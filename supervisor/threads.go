@@ -24,8 +24,8 @@ import (
 const (
 	threadReserve = 2
 	hooksReserve  = 12
-	processors    = 4                     // that run Go code at once; to have fewer costs 0.3 MB
-	reserveAfter  = 10 * time.Millisecond // the start of a command without hooks: longer, and it may have used the room up
+	processors    = 4                    // that run Go code at once; to have fewer costs 0.3 MB
+	reserveAfter  = 3 * time.Millisecond // the start of a command without hooks: longer, and it may have used the room up
 )
 
 // twoProcessors makes sure that Go code runs while an execve hangs: the thread
