@@ -188,7 +188,7 @@ func (c *tended) executed() {
 	})
 	c.beginWatch()
 	c.begin()
-	time.AfterFunc(reserveAfter, func() { c.reserveThreads(threadReserve) })
+	time.AfterFunc(reserveAfter, func() { c.reserveThreads(threadReserve, pidsBox) })
 	if c.plan.Len() > 0 {
 		c.log.Info("command started", "command", commandName(c.cfg), "pid", c.main.PID())
 	}

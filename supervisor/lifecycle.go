@@ -69,7 +69,7 @@ func (s *supervisor) runHooks() *report.Failure {
 		return failure
 	}
 	openPoller()
-	s.reserveThreads(hooksReserve)
+	s.reserveThreads(hooksReserve, s.gauge.open)
 	s.ledger.phase(report.Hooks)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

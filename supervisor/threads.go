@@ -37,14 +37,14 @@ func twoProcessors() {
 	}
 }
 
-// reserveThreads makes so many threads, once. The runtime keeps them.
-func (s *supervisor) reserveThreads(n int) {
+// reserveThreads makes so many threads, once, as far as the box has room. The
+// runtime keeps them.
+func (s *supervisor) reserveThreads(n int, box func() *cgroup.Box) {
 	s.reserved.Do(func() {
 		if runtime.GOMAXPROCS(0) > processors {
 			runtime.GOMAXPROCS(processors)
 		}
-		box := cgroup.Where{}.Find(cgroup.Pids) // all of it costs more, and mostly nobody asks
-		makeThreads(affordable(n, box))
+		makeThreads(affordable(n, box()))
 	})
 }
 
@@ -52,6 +52,10 @@ func (s *supervisor) reserveThreads(n int) {
 // where that is refused, as it can be once hooks have their files. Without hooks
 // the timer of the start does so.
 func openPoller() { time.AfterFunc(time.Hour, func() {}).Stop() }
+
+// pidsBox is the box as far as threads are concerned. All of it costs more, and
+// without hooks mostly nobody asks.
+func pidsBox() *cgroup.Box { return cgroup.Where{}.Find(cgroup.Pids) }
 
 // affordable is how many threads the pids limit leaves room for: trying to make
 // more would be what this is to prevent.
